@@ -1,0 +1,150 @@
+package denylist
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// maxDigests bounds the combinations of array elements that one shape may ask of
+// one token.
+const maxDigests = 1024
+
+// Claims is what a verifier knows of a token whose signature it has checked.
+type Claims struct {
+	Issuer      string
+	Expires     time.Time
+	IssuedAt    time.Time // zero where the token has no iat
+	KeyID       string    // the header's kid
+	Fingerprint string    // see [FingerprintOf]
+	// Values are the claims as JSON decodes them: strings, float64, bool, []any.
+	Values map[string]any
+}
+
+// Token is a verified token prepared for [List.Check]: it remembers its digests,
+// so that checking it again computes none. Safe for concurrent use.
+type Token struct {
+	issuer string
+	exp    int64
+	iat    int64 // meaningful where hasIAT
+	hasIAT bool
+	values map[string][]string
+	probes atomic.Pointer[[]probe]
+}
+
+// probe holds a token's digests for one shape: none where it lacks a claim of it.
+type probe struct {
+	shape    Shape
+	digests  []Digest
+	tooLarge bool
+}
+
+// NewToken prepares a token. It errs where issuer or exp is missing.
+func NewToken(c Claims) (*Token, error) {
+	if c.Issuer == "" {
+		return nil, errors.New("a token without iss can't be checked")
+	}
+	if c.Expires.Unix() <= 0 || c.Expires.Unix() > maxUnix {
+		return nil, fmt.Errorf("a token needs an exp between 1970 and 9999")
+	}
+	t := &Token{
+		issuer: c.Issuer, exp: c.Expires.Unix(), iat: c.IssuedAt.Unix(), hasIAT: !c.IssuedAt.IsZero(),
+		values: make(map[string][]string, len(c.Values)+2),
+	}
+	for name, v := range c.Values {
+		if name == KeyID || name == Fingerprint {
+			continue // reserved: a claim of that name must not pose as the real thing
+		}
+		if texts := canonicals(v); len(texts) > 0 {
+			t.values[name] = texts
+		}
+	}
+	if c.KeyID != "" {
+		t.values[KeyID] = []string{c.KeyID}
+	}
+	if c.Fingerprint != "" {
+		t.values[Fingerprint] = []string{c.Fingerprint}
+	}
+	return t, nil
+}
+
+// canonicals returns the texts that a claim's value matches: its own, or those of
+// an array's elements. Empty strings match nothing, as no selector can name them.
+func canonicals(v any) (texts []string) {
+	add := func(v any) {
+		if text, ok := canonical(v); ok && text != "" {
+			texts = append(texts, text)
+		}
+	}
+	switch v := v.(type) {
+	case []any:
+		for _, e := range v {
+			add(e)
+		}
+	case []string:
+		for _, e := range v {
+			add(e)
+		}
+	default:
+		add(v)
+	}
+	return texts
+}
+
+// Issuer returns the token's iss.
+func (t *Token) Issuer() string { return t.issuer }
+
+// Values returns the canonical values of a claim; none where the token lacks it.
+// The caller must not change them.
+func (t *Token) Values(claim string) []string { return t.values[claim] }
+
+// probe returns the token's digests for a shape, computing them once.
+func (t *Token) probe(shape Shape) probe {
+	known := t.probes.Load()
+	if known != nil {
+		for _, p := range *known {
+			if p.shape == shape {
+				return p
+			}
+		}
+	}
+	p := t.compute(shape)
+	// Copy on write: losing a race costs computing the digests again.
+	var next []probe
+	if known != nil {
+		next = append(next, *known...)
+	}
+	next = append(next, p)
+	t.probes.CompareAndSwap(known, &next)
+	return p
+}
+
+func (t *Token) compute(shape Shape) probe {
+	names := shape.Names()
+	total := 1
+	for _, n := range names {
+		total *= len(t.values[n])
+		if total == 0 {
+			return probe{shape: shape}
+		}
+		if total > maxDigests {
+			return probe{shape: shape, tooLarge: true}
+		}
+	}
+	digests := make([]Digest, 0, total)
+	pairs := make([]Pair, len(names))
+	var fill func(i int)
+	fill = func(i int) {
+		if i == len(names) {
+			digests = append(digests, digest(t.issuer, pairs))
+			return
+		}
+		for _, v := range t.values[names[i]] {
+			pairs[i] = Pair{names[i], v}
+			fill(i + 1)
+		}
+	}
+	fill(0)
+	return probe{shape: shape, digests: digests}
+}
