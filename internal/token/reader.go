@@ -1,0 +1,191 @@
+package token
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/revcast/revcast/pkg/denylist"
+)
+
+// Reader reads tokens of the configured issuers. Safe for concurrent use.
+type Reader struct {
+	issuers map[string]*issuer
+	order   []*issuer
+	owned   *http.Client // closed when Run ends; nil where the caller gave a client
+}
+
+type issuer struct {
+	Issuer
+	allowed map[string]bool
+	keys    *keySet
+}
+
+// NewReader makes a reader of the tokens of some issuers. A mistake in them is a
+// [ConfigError]. client fetches keys; its Transport is used, and nothing else of
+// it. nil stands for a client of the reader's own, and a nil log for
+// [slog.Default]. Keys are had once [Reader.Run] runs.
+func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger) (*Reader, error) {
+	r := &Reader{issuers: make(map[string]*issuer, len(issuers))}
+	if len(issuers) == 0 {
+		return nil, errors.New("Issuers must hold at least one issuer")
+	}
+	if log == nil {
+		log = slog.Default()
+	}
+	if client == nil {
+		client = newHTTPClient()
+		r.owned = client
+	}
+	client = restrict(client)
+	for n, given := range issuers {
+		checked, err := given.check(n)
+		if err != nil {
+			return nil, err
+		}
+		if r.issuers[checked.Issuer] != nil {
+			return nil, &ConfigError{n, "Issuer", "names an issuer for the second time"}
+		}
+		i := &issuer{Issuer: checked, allowed: map[string]bool{}, keys: newKeySet(checked, client, log)}
+		for _, name := range checked.Algorithms {
+			i.allowed[name] = true
+		}
+		r.issuers[checked.Issuer] = i
+		r.order = append(r.order, i)
+		if u, err := url.Parse(checked.JWKSURI); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			log.Warn("keys are fetched over plain http: whoever is on the way can replace them",
+				"issuer", checked.Issuer, "jwks_uri", checked.JWKSURI)
+		}
+	}
+	return r, nil
+}
+
+// Run fetches the keys of all issuers, and keeps them up to date until ctx ends.
+// It is called once, and returns when nothing of it runs any more.
+func (r *Reader) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	for _, i := range r.order {
+		running.Go(func() { i.keys.run(ctx) })
+	}
+	running.Wait()
+	if r.owned != nil {
+		r.owned.CloseIdleConnections()
+	}
+}
+
+// Ready is nil once the keys of at least one issuer are loaded; else it says why
+// none are.
+func (r *Reader) Ready() error {
+	var why []error
+	for _, i := range r.order {
+		err := i.keys.status()
+		if err == nil {
+			return nil
+		}
+		why = append(why, fmt.Errorf("keys of %q were never loaded: %w", i.Issuer.Issuer, err))
+	}
+	return errors.Join(why...)
+}
+
+// KeyStatus is what is known of an issuer's keys.
+type KeyStatus struct {
+	Issuer string
+	Keys   int       // usable ones
+	Loaded time.Time // when the last good document was had; zero: never
+	Err    error     // of the last fetch; nil if it succeeded
+}
+
+// KeyStatuses returns the state of each issuer's keys, as configured in order.
+func (r *Reader) KeyStatuses() []KeyStatus {
+	all := make([]KeyStatus, 0, len(r.order))
+	for _, i := range r.order {
+		st := KeyStatus{Issuer: i.Issuer.Issuer}
+		if current := i.keys.current.Load(); current != nil {
+			st.Keys = len(current.keys)
+		}
+		i.keys.mu.Lock()
+		st.Loaded, st.Err = i.keys.loaded, i.keys.lastErr
+		i.keys.mu.Unlock()
+		all = append(all, st)
+	}
+	return all
+}
+
+// Read checks everything about a token that time and audience don't change: its
+// format, its issuer and its signature. Its errors wrap this package's sentinels.
+// It may wait up to two seconds for the key of a token that names an unknown one.
+// What it returns is not to be accepted before [Verified.ValidAt] agrees.
+func (r *Reader) Read(ctx context.Context, raw string) (*Verified, error) {
+	parts, err := Split(raw)
+	if err != nil {
+		return nil, err
+	}
+	var decoded [3][]byte
+	for n, segment := range [3]string{parts.Header, parts.Payload, parts.Signature} {
+		if decoded[n], err = decodeSegment([...]string{"header", "payload", "signature"}[n], segment); err != nil {
+			return nil, err
+		}
+	}
+	h, err := decodeHeader(decoded[0])
+	if err != nil {
+		return nil, err
+	}
+	iss, err := peekIssuer(decoded[1])
+	if err != nil {
+		return nil, err
+	}
+	i := r.issuers[iss]
+	if i == nil {
+		return nil, fmt.Errorf("%w: %.128q", ErrUnknownIssuer, iss)
+	}
+	if !i.allowed[h.alg] {
+		return nil, fmt.Errorf("%w: %.16q of %.128q", ErrAlgorithm, h.alg, iss)
+	}
+	k, err := i.verify(ctx, h, parts.SigningInput, decoded[2])
+	if err != nil {
+		return nil, err
+	}
+	c, err := decodeClaims(decoded[1])
+	if err != nil {
+		return nil, err
+	}
+	if c.issuer != iss {
+		return nil, fmt.Errorf("%w: iss reads in two ways", ErrMalformed)
+	}
+	return &Verified{
+		Issuer: c.issuer, KeyID: k.id, Alg: h.alg, Audience: c.audience,
+		Expires: c.expires, IssuedAt: c.issued, NotBefore: c.notBefore,
+		Values: c.values, Fingerprint: denylist.FingerprintOf(parts.SigningInput),
+		config: &i.Issuer, key: k,
+	}, nil
+}
+
+// verify checks the signature, and returns the key that made it.
+func (i *issuer) verify(ctx context.Context, h header, signed string, signature []byte) (*key, error) {
+	method := algorithms[h.alg].method
+	k, err := i.keys.lookup(ctx, h)
+	if err != nil {
+		return nil, err
+	}
+	if method.Verify(signed, signature, k.public) == nil {
+		return k, nil
+	}
+	if h.hasKID {
+		return nil, fmt.Errorf("%w: key %.64q of %.128q", ErrSignature, k.id, i.Issuer.Issuer)
+	}
+	// Without a kid nothing says that the issuer has changed its key but this.
+	why := i.keys.refresh(ctx)
+	if now, err := i.keys.current.Load().find(h); err == nil && now != nil && now != k &&
+		method.Verify(signed, signature, now.public) == nil {
+		return now, nil
+	}
+	if why != nil {
+		return nil, fmt.Errorf("%w: no kid, and the key may be new (%w: %w)", ErrSignature, ErrKeysUnavailable, why)
+	}
+	return nil, fmt.Errorf("%w: the only key of %.128q", ErrSignature, i.Issuer.Issuer)
+}

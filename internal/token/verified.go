@@ -1,0 +1,89 @@
+package token
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/revcast/revcast/pkg/denylist"
+)
+
+// Verified is a token whose signature and format are right. Treat it as read-only:
+// it is shared where it is cached. Safe for concurrent use.
+type Verified struct {
+	Issuer string
+	// KeyID is the kid of the key that verified the token, by the issuer's document:
+	// leaving kid out of the header does not dodge a revocation by kid. "" where the
+	// document names none.
+	KeyID       string
+	Alg         string
+	Audience    []string
+	Expires     time.Time
+	IssuedAt    time.Time      // zero where the token has no iat
+	NotBefore   time.Time      // zero where the token has no nbf
+	Values      map[string]any // every claim, as JSON decodes it: numbers are float64
+	Fingerprint string         // see [denylist.FingerprintOf]
+
+	config *Issuer
+	key    *key
+}
+
+// Text returns a claim that is a string, and "" for any other.
+func (v *Verified) Text(claim string) string {
+	s, _ := v.Values[claim].(string)
+	return s
+}
+
+// KeyRetired reports whether the issuer has withdrawn the key that verified the
+// token since. It costs one atomic load.
+func (v *Verified) KeyRetired() bool { return v.key.retired.Load() }
+
+// Leeway returns how far the issuer's clock may be off.
+func (v *Verified) Leeway() time.Duration { return v.config.Leeway }
+
+// DenylistToken prepares the token for [denylist.List.Check].
+func (v *Verified) DenylistToken() (*denylist.Token, error) {
+	t, err := denylist.NewToken(denylist.Claims{
+		Issuer: v.Issuer, Expires: v.Expires, IssuedAt: v.IssuedAt,
+		KeyID: v.KeyID, Fingerprint: v.Fingerprint, Values: v.Values,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("couldn't prepare the token for the denylist: %w", err)
+	}
+	return t, nil
+}
+
+// ValidAt checks time, lifetime and audience, and allocates nothing for a token
+// that passes. It errs with [ErrExpired], [ErrNotYetValid], [ErrLifetime] or
+// [ErrAudience].
+//
+// Only ErrExpired is final. A token that is not valid yet, that another service
+// accepts by its own audience, or that has no iat and less left to live tomorrow,
+// may be accepted elsewhere or later: who revokes must not drop it for that.
+func (v *Verified) ValidAt(now time.Time) error {
+	c := v.config
+	if !now.Before(v.Expires.Add(c.Leeway)) {
+		return ErrExpired
+	}
+	latest := now.Add(c.Leeway)
+	if v.NotBefore.After(latest) || v.IssuedAt.After(latest) {
+		return ErrNotYetValid
+	}
+	from := v.IssuedAt
+	if from.IsZero() {
+		from = now
+	}
+	if v.Expires.Sub(from) > c.MaxLifetime+c.Leeway {
+		return ErrLifetime
+	}
+	if len(c.Audiences) > 0 && !slices.ContainsFunc(v.Audience, func(a string) bool { return slices.Contains(c.Audiences, a) }) {
+		return ErrAudience
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
