@@ -96,3 +96,7 @@ func (ring Keyring) ReadPage(r io.Reader, after uint64, nonce string) (*Page, er
 		return &p, nil
 	}
 }
+
+// ErrGone says that a log page was asked for after a position whose successor the
+// log has dropped for its age: a snapshot is the way on.
+var ErrGone = errors.New("the log no longer reaches back that far")

@@ -1,0 +1,102 @@
+package broadcast
+
+import (
+	"context"
+	"time"
+
+	"github.com/revcast/revcast/internal/wire"
+)
+
+// beat sends a heartbeat every second, and drops what has expired.
+func (l *Log) beat(ctx context.Context) {
+	ticker := time.NewTicker(heartbeatEvery)
+	defer ticker.Stop()
+	var marked time.Time
+	for {
+		now := l.now()
+		mark := l.cfg.External != nil || now.Sub(marked) >= markEvery
+		if mark {
+			marked = now
+		}
+		l.prove(ctx, now, mark)
+		l.sendHeartbeat()
+		l.cfg.List.Prune(now)
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// prove moves AsOf to now, once the follower has reached a position that was fixed
+// after now. Where it can't in time, AsOf stays, and verifiers see it grow old.
+func (l *Log) prove(ctx context.Context, now time.Time, mark bool) {
+	ctx, cancel := context.WithTimeout(ctx, heartbeatEvery*9/10)
+	defer cancel()
+	if mark {
+		message, err := l.heartbeat("")
+		if err == nil {
+			_, err = l.publish(ctx, wire.LogMark, message)
+		}
+		if err != nil && l.cfg.External != nil {
+			return
+		}
+	}
+	target := l.lastAcked.Load()
+	if err := l.await(ctx, func() bool { return l.caught && l.track.Position() >= target }); err != nil {
+		return
+	}
+	l.mu.Lock()
+	if now.After(l.asOf) {
+		l.asOf = now
+	}
+	l.mu.Unlock()
+	l.cfg.List.Advance(now)
+}
+
+// heartbeat signs where the log stands.
+func (l *Log) heartbeat(nonce string) ([]byte, error) {
+	h, err := l.state()
+	if err != nil {
+		return nil, err
+	}
+	h.Nonce = nonce
+	return l.cfg.Signer.SealHeartbeat(h)
+}
+
+func (l *Log) state() (wire.Heartbeat, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.caught {
+		return wire.Heartbeat{}, errReading
+	}
+	now := l.now()
+	// This process is the embedded server's only writer: what it has been told is
+	// acknowledged is all that is.
+	if l.server != nil && l.track.Position() >= l.lastAcked.Load() && now.After(l.asOf) {
+		l.asOf = now
+	}
+	asOf := l.asOf
+	if asOf.IsZero() {
+		asOf = time.UnixMicro(1)
+	}
+	if asOf.After(now) { // the clock was set back
+		asOf = now
+	}
+	return wire.Heartbeat{
+		Epoch: l.epoch, Position: l.track.Position(), Chain: l.track.Chain(), AsOf: asOf, IssuedAt: now,
+	}, nil
+}
+
+func (l *Log) sendHeartbeat() {
+	message, err := l.heartbeat("")
+	if err == nil {
+		err = l.nc.Publish(wire.LiveHeartbeat, message)
+	}
+	if err != nil {
+		l.log.Warn("no heartbeat was sent", "error", err)
+		return
+	}
+	l.counters.heartbeats.Add(1)
+}

@@ -1,0 +1,27 @@
+// Package broadcast is the sending end: it makes revocations durable in the
+// JetStream log, and tells verifiers where the log stands.
+//
+// The flow of one revocation:
+//
+//	Append ─▶ queue ─▶ committer: batch, sign, publish ─▶ JetStream: fsync, ack ─▶ the caller is answered
+//	                                                         │
+//	                                                         ├─▶ RePublish ─▶ verifiers
+//	                                                         └─▶ follower ─▶ track, list, recent messages
+//
+// Invariants:
+//
+//   - Append returns success only after the batch that holds the revocations was
+//     acknowledged by JetStream, which the embedded server does after fsync.
+//   - The stream is the only state. The follower reads all of it on start, and goes
+//     the same way after a lost connection, a restarted server or a new stream.
+//   - A heartbeat's position and chain come from the follower, never from an
+//     acknowledgement: what a heartbeat claims, the log has handed out.
+//   - A heartbeat's AsOf was taken before a position was fixed that the follower has
+//     reached since: everything acknowledged before AsOf lies at or before the
+//     heartbeat's position. With the embedded server, whose only writer this process
+//     is, that position is the last one acknowledged. On an external cluster it is
+//     that of a mark published after AsOf was taken, since other authorities write
+//     too, and an old leader may still answer reads.
+//   - A stream that lost messages or was made anew is taken up as it is, with an
+//     alarm; what was in the list stays there.
+package broadcast

@@ -1,0 +1,264 @@
+package broadcast
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/revcast/revcast/internal/wire"
+	"github.com/revcast/revcast/pkg/denylist"
+)
+
+const (
+	retryEvery     = 200 * time.Millisecond
+	pullBytes      = 8 << 20
+	pullHeartbeat  = time.Second
+	progressEvery  = time.Second
+	maxRecentBytes = 8 << 20
+)
+
+// follow keeps track, list and recent messages in step with the stream. Start,
+// reconnection and a stream that changed under it go the same way.
+func (l *Log) follow(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := l.followOnce(ctx); err != nil && ctx.Err() == nil {
+			l.log.Warn("following the log was interrupted", "error", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(retryEvery):
+			}
+		}
+	}
+}
+
+func (l *Log) followOnce(ctx context.Context) error {
+	stream, err := l.ensureStream(ctx)
+	if err != nil {
+		return err
+	}
+	info := stream.CachedInfo()
+	next := l.takeUp(stream, info)
+	consumer, err := l.js.OrderedConsumer(ctx, wire.Stream, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: next, InactiveThreshold: 30 * time.Second,
+	})
+	if err != nil {
+		return fmt.Errorf("make a consumer: %w", err)
+	}
+	messages, err := consumer.Messages(jetstream.PullMaxBytes(pullBytes), jetstream.PullHeartbeat(pullHeartbeat))
+	if err != nil {
+		return fmt.Errorf("consume the log: %w", err)
+	}
+	defer messages.Stop()
+	stop := context.AfterFunc(ctx, messages.Stop)
+	defer stop()
+	r := replay{log: l, until: info.State.LastSeq, started: l.now()}
+	if next > r.until {
+		r.finish()
+	}
+	for {
+		m, err := messages.Next()
+		if err != nil {
+			return fmt.Errorf("read the log: %w", err)
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return fmt.Errorf("read a message's position: %w", err)
+		}
+		if err := r.take(meta.Sequence.Stream, m.Data()); err != nil {
+			return err
+		}
+	}
+}
+
+// ensureStream finds the stream, or makes it with a new epoch.
+func (l *Log) ensureStream(ctx context.Context) (jetstream.Stream, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*publishTimeout)
+	defer cancel()
+	stream, err := l.js.Stream(ctx, wire.Stream)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		stream, err = l.js.CreateStream(ctx, l.streamConfig(ulid.Make().String()))
+		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another authority was quicker
+			stream, err = l.js.Stream(ctx, wire.Stream)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the stream: %w", err)
+	}
+	have := stream.CachedInfo().Config
+	epoch := have.Metadata[wire.EpochMetadata]
+	if epoch == "" {
+		return nil, fmt.Errorf("stream %s was not made by Revcast: it has no epoch", wire.Stream)
+	}
+	want := l.streamConfig(epoch)
+	if !have.DenyDelete || !have.DenyPurge || have.RePublish == nil || have.Retention != want.Retention ||
+		have.Storage != want.Storage || have.Discard != want.Discard || have.AllowRollup {
+		return nil, fmt.Errorf("stream %s is not as Revcast makes it: messages could be lost unnoticed", wire.Stream)
+	}
+	if have.MaxAge != want.MaxAge || have.MaxBytes != want.MaxBytes || have.Replicas != want.Replicas {
+		l.log.Info("changing the stream", "max_age", want.MaxAge, "max_bytes", want.MaxBytes, "replicas", want.Replicas)
+		if stream, err = l.js.UpdateStream(ctx, want); err != nil {
+			return nil, fmt.Errorf("change the stream: %w", err)
+		}
+	}
+	return stream, nil
+}
+
+func (l *Log) streamConfig(epoch string) jetstream.StreamConfig {
+	replicas := 1
+	if l.cfg.External != nil {
+		replicas = l.cfg.External.Replicas
+	}
+	return jetstream.StreamConfig{
+		Name: wire.Stream, Subjects: []string{wire.LogSubjects}, Storage: jetstream.FileStorage,
+		Retention: jetstream.LimitsPolicy, MaxAge: l.cfg.MaxLifetime + denylist.Grace + streamMargin,
+		Discard: jetstream.DiscardNew, MaxBytes: l.cfg.MaxBytes, MaxMsgSize: wire.MaxMessage,
+		DenyDelete: true, DenyPurge: true, AllowDirect: true, Replicas: replicas,
+		MaxConsumers: 256, // one for each authority, and for others who follow the log
+		RePublish:    &jetstream.RePublish{Source: wire.LogSubjects, Destination: wire.LiveSubjects},
+		Metadata:     map[string]string{wire.EpochMetadata: epoch},
+		Duplicates:   time.Minute,
+	}
+}
+
+// takeUp decides where to read on: after what is known, or from the start of a
+// stream that is not the one known.
+func (l *Log) takeUp(stream jetstream.Stream, info *jetstream.StreamInfo) (next uint64) {
+	epoch := info.Config.Metadata[wire.EpochMetadata]
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stream = stream
+	if l.track != nil && epoch == l.epoch && info.State.LastSeq >= l.track.Position() {
+		return l.track.Position() + 1
+	}
+	if l.track != nil {
+		l.counters.alarms.Add(1)
+		l.log.Error("ALARM: the stream was replaced or lost messages; starting over from what it has now",
+			"epoch_was", l.epoch, "epoch", epoch, "position_was", l.track.Position(), "position", info.State.LastSeq)
+	}
+	l.epoch, l.track, l.asOf, l.caught = epoch, nil, time.Time{}, false
+	l.recent = recent{}
+	l.lastAcked.Store(0)
+	first := max(info.State.FirstSeq, 1)
+	if first == 1 || info.State.Msgs == 0 {
+		// Nothing came before, or nothing that is still there: every authority and
+		// verifier that starts from here gets the same chain.
+		l.track = wire.NewTrack(first-1, wire.ChainStart(epoch))
+	}
+	l.notify()
+	return first
+}
+
+// replay applies messages in order. Until the chain is known, because the stream's
+// first messages have aged out, it gathers their hashes for the first mark.
+type replay struct {
+	log      *Log
+	until    uint64 // the stream's end when reading began
+	started  time.Time
+	reported time.Time
+	first    uint64
+	hashes   []wire.Hash
+}
+
+func (r *replay) take(position uint64, message []byte) error {
+	l, hash := r.log, wire.HashOf(message)
+	opened, err := l.ring.Open(message)
+	if err != nil {
+		// It is part of the chain all the same: the chain is over what the stream holds.
+		l.counters.rejected.Add(1)
+		l.log.Error("the log holds a message that is not an authority's", "position", position, "error", err)
+	}
+	if b := opened.Batch; b != nil {
+		entries := make([]denylist.Entry, len(b.Entries))
+		for i, e := range b.Entries {
+			entries[i] = e.Entry()
+		}
+		l.cfg.List.Add(entries...)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.track == nil {
+		if r.first == 0 {
+			r.first = position
+		}
+		if position != r.first+uint64(len(r.hashes)) {
+			return fmt.Errorf("position %d follows %d", position, r.first+uint64(len(r.hashes))-1)
+		}
+		r.hashes = append(r.hashes, hash)
+		h := opened.Heartbeat
+		switch {
+		case h != nil && h.Epoch == l.epoch && h.Position+1 >= r.first && h.Position < position:
+			l.track = wire.NewTrack(h.Position, h.Chain)
+			for _, hash := range r.hashes[h.Position+1-r.first:] {
+				l.track.Append(hash)
+			}
+		case position >= r.until:
+			l.counters.alarms.Add(1)
+			l.log.Error("ALARM: the log holds no mark, so its chain starts anew", "position", position)
+			l.track = wire.NewTrack(r.first-1, wire.ChainStart(l.epoch))
+			for _, hash := range r.hashes {
+				l.track.Append(hash)
+			}
+		}
+	} else {
+		if position != l.track.Position()+1 {
+			return fmt.Errorf("position %d follows %d", position, l.track.Position())
+		}
+		l.track.Append(hash)
+		if h := opened.Heartbeat; h != nil && h.Epoch == l.epoch {
+			if chain, ok := l.track.At(h.Position); ok && chain != h.Chain {
+				l.counters.alarms.Add(1)
+				l.log.Error("ALARM: a mark in the log does not fit what came before it", "position", position)
+			}
+		}
+	}
+	l.recent.add(wire.Record{Position: position, Message: message})
+	if l.track != nil && position >= r.until {
+		r.finishLocked()
+	} else if now := l.now(); now.Sub(r.started) > progressEvery && now.Sub(r.reported) > progressEvery {
+		r.reported = now
+		l.log.Info("reading the log", "position", position, "of", r.until)
+	}
+	l.notify()
+	return nil
+}
+
+func (r *replay) finish() {
+	r.log.mu.Lock()
+	defer r.log.mu.Unlock()
+	r.finishLocked()
+	r.log.notify()
+}
+
+func (r *replay) finishLocked() { r.log.caught = r.log.track != nil }
+
+// recent keeps the newest messages in memory, so that verifiers that ask for them
+// don't each cost reads of the stream, and repairs go on without NATS.
+type recent struct {
+	records []wire.Record
+	bytes   int
+}
+
+func (r *recent) add(record wire.Record) {
+	r.records = append(r.records, record)
+	r.bytes += len(record.Message)
+	drop := 0
+	for r.bytes > maxRecentBytes {
+		r.bytes -= len(r.records[drop].Message)
+		drop++
+	}
+	clear(r.records[:drop]) // the backing array lives on until append moves it
+	r.records = r.records[drop:]
+}
+
+// after returns the records after a position, and whether it has all of them.
+func (r *recent) after(position uint64) ([]wire.Record, bool) {
+	if len(r.records) == 0 || r.records[0].Position > position+1 {
+		return nil, false
+	}
+	skip := position + 1 - r.records[0].Position
+	return r.records[min(skip, uint64(len(r.records))):], true
+}
