@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -81,15 +82,15 @@ func (r *Reader) Run(ctx context.Context) {
 // Ready is nil once the keys of at least one issuer are loaded; else it says why
 // none are.
 func (r *Reader) Ready() error {
-	var why []error
+	var why []string
 	for _, i := range r.order {
 		err := i.keys.status()
 		if err == nil {
 			return nil
 		}
-		why = append(why, fmt.Errorf("keys of %q were never loaded: %w", i.Issuer.Issuer, err))
+		why = append(why, fmt.Sprintf("keys of %q were never loaded: %s", i.Issuer.Issuer, err))
 	}
-	return errors.Join(why...)
+	return errors.New(strings.Join(why, "; "))
 }
 
 // KeyStatus is what is known of an issuer's keys.

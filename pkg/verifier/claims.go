@@ -1,0 +1,69 @@
+package verifier
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/revcast/revcast/internal/token"
+)
+
+// Claims are the claims of an accepted token. They are shared by every request
+// that carries the token: treat them, and Raw above all, as read-only.
+type Claims struct {
+	Issuer   string
+	Subject  string // sub; "" where the token has none
+	ClientID string // client_id, or azp where there is none; "" where neither is
+	ID       string // jti; "" where the token has none
+	KeyID    string // the kid of the key that signed it
+	Audience []string
+	Expires  time.Time
+	IssuedAt time.Time      // zero where the token has no iat
+	Raw      map[string]any // every claim, as JSON decodes it: numbers are float64
+}
+
+// Scopes returns the token's scopes: scope as a space-separated string (RFC 8693
+// section 4.2), or scope or scp as an array.
+func (c *Claims) Scopes() []string {
+	for _, name := range [...]string{"scope", "scp"} {
+		switch v := c.Raw[name].(type) {
+		case string:
+			return strings.Fields(v)
+		case []any:
+			var scopes []string
+			for _, e := range v {
+				if s, ok := e.(string); ok {
+					scopes = append(scopes, s)
+				}
+			}
+			return scopes
+		}
+	}
+	return nil
+}
+
+func claimsOf(v *token.Verified) *Claims {
+	c := &Claims{
+		Issuer: v.Issuer, Subject: v.Text("sub"), ClientID: v.Text("client_id"), ID: v.Text("jti"),
+		KeyID: v.KeyID, Audience: v.Audience, Expires: v.Expires, IssuedAt: v.IssuedAt, Raw: v.Values,
+	}
+	if c.ClientID == "" {
+		c.ClientID = v.Text("azp")
+	}
+	return c
+}
+
+type contextKey struct{}
+
+// NewContext returns a context that carries claims, for doors other than
+// [Verifier.Middleware].
+func NewContext(ctx context.Context, c *Claims) context.Context {
+	return context.WithValue(ctx, contextKey{}, c)
+}
+
+// FromContext returns the claims of the accepted token. Behind
+// [Verifier.Middleware] there always are some; elsewhere it returns nil.
+func FromContext(ctx context.Context) *Claims {
+	c, _ := ctx.Value(contextKey{}).(*Claims)
+	return c
+}
