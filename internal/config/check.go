@@ -1,0 +1,131 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The checks below return an [*Error] that names key, or nil. They are for values
+// that a file, the environment or a caller in Go gave.
+
+// Check returns the first error.
+func Check(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Required asks for a value.
+func Required(key, value string) error {
+	if value == "" {
+		return Errorf(key, "is required")
+	}
+	return nil
+}
+
+// HTTPURL asks for an absolute http or https URL without credentials, query and
+// fragment.
+func HTTPURL(key, value string) error { return absoluteURL(key, value, "an http(s)", "http", "https") }
+
+// NATSURL asks for one or more NATS URLs, separated by commas.
+func NATSURL(key, value string) error {
+	for one := range strings.SplitSeq(value, ",") {
+		if err := absoluteURL(key, one, "a nats", "nats", "tls", "ws", "wss"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func absoluteURL(key, value, kind string, schemes ...string) error {
+	if err := Required(key, value); err != nil {
+		return err
+	}
+	u, err := url.Parse(value)
+	switch {
+	case strings.Contains(value, "@"):
+		// Credentials in a URL end up in logs, and in this very line if it quoted them.
+		return Errorf(key, "a URL here must not hold credentials")
+	case err != nil || !slices.Contains(schemes, u.Scheme) || u.Hostname() == "":
+		return Errorf(key, "not %s URL: %s", kind, quote(value))
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return Errorf(key, "a URL here has no query and no fragment: %s", quote(value))
+	}
+	return nil
+}
+
+// Origin asks for a web origin: scheme, host and perhaps a port.
+func Origin(key, value string) error {
+	if err := HTTPURL(key, value); err != nil {
+		return err
+	}
+	if u, _ := url.Parse(value); u.Scheme+"://"+u.Host != value {
+		return Errorf(key, "not an origin such as https://app.example: %s", quote(value))
+	}
+	return nil
+}
+
+// Address asks for host:port to listen on. Port 0 lets the system choose.
+func Address(key, value string) error {
+	if err := Required(key, value); err != nil {
+		return err
+	}
+	_, port, err := net.SplitHostPort(value)
+	if err == nil {
+		_, err = strconv.ParseUint(port, 10, 16)
+	}
+	if err != nil {
+		return Errorf(key, "not host:port, such as 127.0.0.1:8700: %s", quote(value))
+	}
+	return nil
+}
+
+// OneOf asks for one of a few words.
+func OneOf(key, value string, words ...string) error {
+	if !slices.Contains(words, value) {
+		return Errorf(key, "must be one of %s, not %s", strings.Join(words, ", "), quote(value))
+	}
+	return nil
+}
+
+// Each checks every element of a list, and that none is there twice.
+func Each(key string, values []string, check func(key, value string) error) error {
+	for i, v := range values {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		if err := check(at, v); err != nil {
+			return err
+		}
+		if slices.Contains(values[:i], v) {
+			return Errorf(at, "%s is there twice", quote(v))
+		}
+	}
+	return nil
+}
+
+// Between asks for a duration from least to most.
+func Between(key string, d, least, most time.Duration) error {
+	if d < least || d > most {
+		return Errorf(key, "must be from %s to %s, not %s", short(least), short(most), short(d))
+	}
+	return nil
+}
+
+// short writes 24h0m0s as 24h.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

@@ -1,0 +1,99 @@
+package config
+
+import (
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/revcast/revcast/pkg/denylist"
+)
+
+// algorithms are the signatures a token may carry: asymmetric ones, since whoever
+// verifies with a shared secret can sign with it.
+var algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+
+// maxLifetime keeps sums of lifetimes and margins far from overflow.
+const maxLifetime = 10 * 365 * 24 * time.Hour
+
+// Issuer is one token issuer, and what its tokens must look like. An authority and
+// its sidecars should agree on it: a token that one of them reads and the other
+// refuses can't be revoked.
+type Issuer struct {
+	// Issuer is the exact iss of its tokens.
+	Issuer string `yaml:"issuer"`
+	// JWKSURI is where the issuer publishes its keys. They are fetched at the start
+	// and now and then; the last good ones are kept while it is out of reach.
+	JWKSURI string `yaml:"jwks_uri"`
+	// Algorithms pins the signature algorithms (RFC 8725). Default [RS256, ES256].
+	// Pin to what the issuer really uses.
+	Algorithms []string `yaml:"algorithms"`
+	// Audiences, where given, are the values of which aud must hold one. Default
+	// none: any audience, so every API of the issuer accepts every other's tokens.
+	Audiences []string `yaml:"audiences"`
+	// MaxTokenLifetime is the longest that a token of this issuer is valid; one
+	// with a longer life is refused. It bounds how long a revocation is kept, so a
+	// larger value costs memory. Default 24h.
+	MaxTokenLifetime time.Duration `yaml:"max_token_lifetime"`
+	// Leeway is granted to exp, nbf and iat for clocks that disagree. Default 30s,
+	// at most 2m: entries outlive their tokens by little more.
+	Leeway time.Duration `yaml:"leeway"`
+}
+
+// NewIssuer returns an issuer with the defaults.
+func NewIssuer(issuer, jwksURI string) Issuer {
+	i := Issuer{Issuer: issuer, JWKSURI: jwksURI}
+	i.Default()
+	return i
+}
+
+// Default sets the defaults.
+func (i *Issuer) Default() {
+	i.Algorithms = []string{"RS256", "ES256"}
+	i.MaxTokenLifetime = 24 * time.Hour
+	i.Leeway = 30 * time.Second
+}
+
+// Check reports the first thing that is wrong with an issuer at the path key.
+func (i *Issuer) Check(key string) error {
+	if len(i.Algorithms) == 0 {
+		return Errorf(key+".algorithms", "is required")
+	}
+	return Check(
+		Required(key+".issuer", i.Issuer),
+		HTTPURL(key+".jwks_uri", i.JWKSURI),
+		Each(key+".algorithms", i.Algorithms, func(key, v string) error { return OneOf(key, v, algorithms...) }),
+		Each(key+".audiences", i.Audiences, Required),
+		Between(key+".max_token_lifetime", i.MaxTokenLifetime, time.Second, maxLifetime),
+		Between(key+".leeway", i.Leeway, time.Second, denylist.MaxLeeway),
+	)
+}
+
+// Log says what is logged, to standard error.
+type Log struct {
+	// Level is the least that is logged: debug, info, warn or error. Default info.
+	Level string `yaml:"level"`
+	// Format is text, for people, or json, for log collectors. Default text.
+	Format string `yaml:"format"`
+}
+
+// DefaultLog returns the defaults.
+func DefaultLog() Log { return Log{Level: "info", Format: "text"} }
+
+// Check reports the first thing that is wrong with a Log at the path key.
+func (l Log) Check(key string) error {
+	return Check(
+		OneOf(key+".level", l.Level, "debug", "info", "warn", "error"),
+		OneOf(key+".format", l.Format, "text", "json"),
+	)
+}
+
+// Logger makes the logger that a checked Log describes.
+func (l Log) Logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(l.Level)) // Check has seen it
+	options := &slog.HandlerOptions{Level: level}
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
