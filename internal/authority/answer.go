@@ -1,0 +1,118 @@
+package authority
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/go-json-experiment/json"
+)
+
+const (
+	jsonType   = "application/json"
+	bytesType  = "application/octet-stream"
+	retryAfter = 1 // seconds, with every 503
+
+	// patience is how long a peer may take over the next piece of a body, whichever
+	// way it flows.
+	patience = 30 * time.Second
+	// shortBody is how long a request of at most maxBody may take to arrive.
+	shortBody = 10 * time.Second
+	maxBody   = 64 << 10
+)
+
+// errorAnswer is the body of every error: RFC 6749 section 5.2.
+type errorAnswer struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description,omitzero"`
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
+	if err != nil { // a value of ours that has no JSON: a bug, and not the caller's to read
+		status, body = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
+	}
+	w.Header().Set("Content-Type", jsonType)
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // a peer that left is not told
+}
+
+func writeError(w http.ResponseWriter, status int, code, description string) {
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
+	}
+	writeJSON(w, status, errorAnswer{code, description})
+}
+
+var errBodyTooLarge = errors.New("body is larger than 64 KiB")
+
+// readBody reads a short body whole. It errs with errBodyTooLarge, or because the
+// body did not arrive.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(shortBody)) // not every writer has deadlines
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, errBodyTooLarge
+	}
+	if err == nil {
+		// The server watches the connection by reading it: with the deadline left in
+		// place, a slow commit would look like a caller that hung up.
+		_ = control.SetReadDeadline(time.Time{})
+	}
+	return body, err
+}
+
+// patientReader grants each read of a body its own deadline, and no further one
+// once ctx is done.
+type patientReader struct {
+	ctx     context.Context
+	body    io.Reader
+	control *http.ResponseController
+}
+
+func (r patientReader) Read(p []byte) (int, error) {
+	_ = r.control.SetReadDeadline(time.Now().Add(patience))
+	if r.ctx.Err() != nil { // after the deadline is set, so that wake can't come between
+		return 0, context.Cause(r.ctx)
+	}
+	n, err := r.body.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) && r.ctx.Err() != nil {
+		err = context.Cause(r.ctx)
+	}
+	return n, err
+}
+
+// wake makes a read under way return. For [context.AfterFunc] on ctx.
+func (r patientReader) wake() { _ = r.control.SetReadDeadline(time.Unix(1, 0)) }
+
+// patientWriter grants each write of a long answer its own deadline, in place of
+// the server's for the whole.
+type patientWriter struct {
+	http.ResponseWriter
+	control *http.ResponseController
+}
+
+func newPatientWriter(w http.ResponseWriter) patientWriter {
+	return patientWriter{w, http.NewResponseController(w)}
+}
+
+const writePiece = 64 << 10
+
+func (w patientWriter) Write(p []byte) (n int, err error) {
+	for err == nil && n < len(p) {
+		_ = w.control.SetWriteDeadline(time.Now().Add(patience))
+		var m int
+		m, err = w.ResponseWriter.Write(p[n:min(len(p), n+writePiece)])
+		n += m
+	}
+	return n, err
+}
+
+// done lifts the deadline, which would otherwise outlive the answer and cut off a
+// later one on the same connection.
+func (w patientWriter) done() { _ = w.control.SetWriteDeadline(time.Time{}) }

@@ -1,0 +1,25 @@
+// Package authority is the HTTP face of Revcast: where clients revoke, and where
+// verifiers find the log.
+//
+//	POST /oauth2/revoke           a dialect: RFC 7009; more are rows of the same table
+//	POST /v1/revocations          by selector; one JSON object, or a stream of them
+//	GET  /.well-known/revcast     discovery
+//	GET  /v1/snapshot, /v1/log    bootstrap and repair
+//	GET  /healthz /readyz /metrics
+//
+// Every way to revoke takes the same three steps. A decoder turns the request
+// into a command, one function of (command, now) decides and stores, and an
+// encoder turns its outcome into an answer. Stored means [Log].Append returned
+// nil: only then does an answer say so.
+//
+// Invariants:
+//
+//   - Nothing is stored on behalf of a caller that did not authenticate, nor for a
+//     token whose signature was not checked, nor for longer than the issuer's
+//     longest token lives.
+//   - A request is read in one way: a parameter that comes twice, a member that is
+//     not known or a byte after the end refuses the whole.
+//   - "Can't know now" is never answered as success.
+//   - Logs and answers never hold a token, a secret, a jti or a selector's value,
+//     but for the selector that the caller itself sent.
+package authority

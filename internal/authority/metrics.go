@@ -1,0 +1,80 @@
+package authority
+
+import (
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics have labels of few values only: nothing that a caller can make up.
+type metrics struct {
+	requests     *prometheus.CounterVec
+	duration     *prometheus.HistogramVec
+	http         *prometheus.CounterVec
+	authFailures *prometheus.CounterVec
+}
+
+func newMetrics(registry prometheus.Registerer, version string) (*metrics, error) {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "revcast_revoke_requests_total",
+			Help: "Revoke requests by dialect and outcome; a line of a stream counts as one.",
+		}, []string{"dialect", "outcome"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "revcast_revoke_duration_seconds",
+			Help:    "Time from a revoke request to its answer, streams left out.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 15), // to 8 s
+		}, []string{"dialect"}),
+		http: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "revcast_http_requests_total",
+			Help: "HTTP requests by route and status.",
+		}, []string{"route", "status"}),
+		authFailures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "revcast_client_auth_failures_total",
+			Help: "Requests whose credentials belong to no client, by method.",
+		}, []string{"method"}),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "revcast_build_info", Help: "1, with the version as a label.",
+		ConstLabels: prometheus.Labels{"version": version},
+	})
+	build.Set(1)
+	var err error
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.http, m.authFailures, build} {
+		err = errors.Join(err, registry.Register(c))
+	}
+	return m, err
+}
+
+// counted counts the answers of a route.
+func (a *Authority) counted(path string, handle http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		defer func() { a.metrics.http.WithLabelValues(path, strconv.Itoa(seen.status)).Inc() }()
+		handle(seen, r)
+	})
+}
+
+// statusWriter remembers the status of an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	if !w.wrote && status >= 200 {
+		w.status, w.wrote = status, true
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(p []byte) (int, error) {
+	w.wrote = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets [http.ResponseController] reach deadlines and flushing.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -1,0 +1,65 @@
+package authority
+
+import (
+	"net/http"
+
+	"github.com/revcast/revcast/pkg/denylist"
+)
+
+// kind is what became of a command.
+type kind uint8
+
+const (
+	revoked     kind = iota + 1
+	nothing          // the token can't be used anyway: expired, forged, another's
+	badRequest       // the request breaks a rule
+	tooLarge         // its body does
+	badClient        // the caller is not a client
+	notOwner         // the token belongs to another client
+	denied           // the client has no grant for the selector
+	unsupported      // not the kind of token that can be revoked here
+	unavailable      // can't be known or stored now: "assume it still exists" (RFC 7009)
+)
+
+// kinds are how an outcome is counted, and how RFC 6749 section 5.2 spells it.
+var kinds = [...]struct {
+	label  string
+	status int
+	code   string
+}{
+	revoked:     {"revoked", http.StatusOK, ""},
+	nothing:     {"nothing", http.StatusOK, ""},
+	badRequest:  {"bad_request", http.StatusBadRequest, "invalid_request"},
+	tooLarge:    {"too_large", http.StatusRequestEntityTooLarge, "invalid_request"},
+	badClient:   {"bad_client", http.StatusUnauthorized, "invalid_client"},
+	notOwner:    {"not_owner", http.StatusBadRequest, "invalid_grant"},
+	denied:      {"denied", http.StatusForbidden, "access_denied"},
+	unsupported: {"unsupported", http.StatusBadRequest, "unsupported_token_type"},
+	unavailable: {"unavailable", http.StatusServiceUnavailable, "temporarily_unavailable"},
+}
+
+func (k kind) String() string { return kinds[k].label }
+
+// outcome is what a dialect renders.
+type outcome struct {
+	kind     kind
+	why      string // of a refusal, for the caller: names no token and no secret
+	cause    error  // what the log says instead: more than the caller may read, or less than it sent
+	client   string // the authenticated client; else the known one that was named
+	position uint64 // of what was stored
+	stored   denylist.Revocation
+	// challenge: see [credentials].
+	challenge bool
+}
+
+func refuse(k kind, why string) outcome { return outcome{kind: k, why: why} }
+
+const challenge = `Basic realm="revcast", charset="UTF-8"`
+
+// writeRefusal answers any outcome but revoked and nothing as RFC 6749 has it.
+func writeRefusal(w http.ResponseWriter, o outcome) {
+	if o.kind == badClient && o.challenge {
+		w.Header().Set("WWW-Authenticate", challenge)
+	}
+	writeError(w, kinds[o.kind].status, kinds[o.kind].code, o.why)
+}
