@@ -1,0 +1,86 @@
+package sidecar
+
+import (
+	"math"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/revcast/revcast/pkg/denylist"
+	"github.com/revcast/revcast/pkg/verifier"
+)
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("revcast_"+name, help, labels, nil)
+}
+
+var (
+	listStaleness = describe("list_staleness_seconds",
+		"How long ago the list was complete, as of this scrape; +Inf while it has never been.")
+	listEntries   = describe("list_entries", "Live revocations in the list.")
+	listShapes    = describe("list_shapes", "Tuples of claims that live revocations select by.")
+	listWindows   = describe("list_windows", "Expiry windows that hold entries.")
+	listFalseHits = describe("list_false_hits_total", "Filter hits that the exact set did not confirm.")
+	decisions     = describe("decisions_total", "Decisions on requests.", "outcome", "reason")
+	cacheLookups  = describe("signature_cache_lookups_total", "Lookups in the cache of verified signatures.", "result")
+	issuerKeys    = describe("issuer_keys", "Usable signing keys of an issuer.", "issuer")
+	issuerFailed  = describe("issuer_keys_fetch_failed", "1 where the last fetch of an issuer's keys failed.", "issuer")
+)
+
+// Collector reports a list and a verifier to Prometheus, as they are at the scrape.
+type Collector struct {
+	List     *denylist.List
+	Verifier interface{ Stats() verifier.Stats }
+	Now      func() time.Time // nil: time.Now
+}
+
+// Describe implements [prometheus.Collector].
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		listStaleness, listEntries, listShapes, listWindows, listFalseHits, decisions, cacheLookups, issuerKeys, issuerFailed,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
+	}
+
+	now := time.Now
+	if c.Now != nil {
+		now = c.Now
+	}
+	// +Inf rather than nothing: "staleness > 60" must fire for a list that never
+	// became complete.
+	staleness := math.Inf(1)
+	if age, loaded := c.List.Age(now()); loaded {
+		staleness = age.Seconds()
+	}
+	gauge(listStaleness, staleness)
+	list := c.List.Stats()
+	gauge(listEntries, float64(list.Entries))
+	gauge(listShapes, float64(len(list.Shapes)))
+	gauge(listWindows, float64(list.Windows))
+	counter(listFalseHits, list.FalseHits)
+
+	st := c.Verifier.Stats()
+	for _, d := range st.Decisions {
+		counter(decisions, d.Count, d.Outcome.String(), string(d.Reason))
+	}
+	counter(cacheLookups, st.CacheHits, "hit")
+	counter(cacheLookups, st.CacheMisses, "miss")
+	for _, k := range st.Keys {
+		failed := 0.0
+		if k.Err != nil {
+			failed = 1
+		}
+		gauge(issuerKeys, float64(k.Keys), k.Issuer)
+		gauge(issuerFailed, failed, k.Issuer)
+	}
+}
