@@ -1,0 +1,478 @@
+package token
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/revcast/revcast/internal/token/tokentest"
+)
+
+func known(k *tokentest.Key) header  { return header{alg: k.Alg, kid: k.KID, hasKID: true} }
+func forged(n int) header            { return header{alg: "ES256", kid: fmt.Sprint("forged-", n), hasKID: true} }
+func (r *Reader) first() *keySet     { return r.order[0].keys }
+func elapsed(f func()) time.Duration { t := time.Now(); f(); return time.Since(t) }
+func isDefinite(err error) bool {
+	return errors.Is(err, ErrUnknownKey) && !errors.Is(err, ErrKeysUnavailable)
+}
+func isBestKnowledge(err error) bool {
+	return errors.Is(err, ErrUnknownKey) && errors.Is(err, ErrKeysUnavailable)
+}
+func neverLoaded(err error) bool {
+	return !errors.Is(err, ErrUnknownKey) && errors.Is(err, ErrKeysUnavailable)
+}
+func answer(status int, body string) func(*tokentest.IdP) {
+	return func(p *tokentest.IdP) { p.Answer(status, body) }
+}
+
+// faults are ways in which a key document fails as a whole.
+var faults = map[string]func(*tokentest.IdP){
+	"503":                 answer(503, "try later"),
+	"404 with keys":       answer(404, string(tokentest.Document(es256New()))),
+	"garbage":             answer(200, "<html>"),
+	"empty":               answer(200, ""),
+	"null":                answer(200, "null"),
+	"empty object":        answer(200, "{}"),
+	"no keys":             answer(200, `{"keys":[]}`),
+	"keys null":           answer(200, `{"keys":null}`),
+	"keys object":         answer(200, `{"keys":{}}`),
+	"keys in capitals":    answer(200, strings.Replace(string(tokentest.Document(es256New())), "keys", "KEYS", 1)),
+	"keys twice":          answer(200, `{"keys":[],"keys":[]}`),
+	"only unusable keys":  answer(200, `{"keys":[{"kty":"oct","k":"AAAA"},{"kty":"RSA"}]}`),
+	"trailing document":   answer(200, string(tokentest.Document(es256New()))+"{}"),
+	"truncated":           answer(200, string(tokentest.Document(es256New()))[:100]),
+	"23 MB":               answer(200, `{"x":"`+strings.Repeat("x", 23<<20)+`","keys":[]}`),
+	"a byte above 1 MiB":  answer(200, sized(maxDocument+1)),
+	"hang":                (*tokentest.IdP).Hang,
+	"hang in the body":    func(p *tokentest.IdP) { p.AnswerFunc(hangInBody) },
+	"connection refused":  func(p *tokentest.IdP) { p.AnswerFunc(refuse) },
+	"redirect to another": func(p *tokentest.IdP) { p.AnswerFunc(redirect("https://evil.example/jwks")) },
+	"redirect to http":    func(p *tokentest.IdP) { p.AnswerFunc(redirect("http://a.example/jwks")) },
+	"redirect for ever":   func(p *tokentest.IdP) { p.AnswerFunc(redirect("https://a.example/jwks")) },
+}
+
+// sized is a good document of n bytes.
+func sized(n int) string {
+	d := string(tokentest.Document(es256New()))
+	return d + strings.Repeat(" ", n-len(d))
+}
+
+func refuse(*http.Request) (*http.Response, error) { return nil, errors.New("connection refused") }
+
+func hangInBody(r *http.Request) (*http.Response, error) {
+	a := tokentest.Response(r, 200, "")
+	a.ContentLength = -1
+	a.Body = io.NopCloser(readerFunc(func([]byte) (int, error) {
+		<-r.Context().Done()
+		return 0, r.Context().Err()
+	}))
+	return a, nil
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+// redirect sends every request on to a URL, and would serve keys from elsewhere.
+func redirect(to string) func(*http.Request) (*http.Response, error) {
+	return func(r *http.Request) (*http.Response, error) {
+		if r.URL.Host == "evil.example" || r.URL.Scheme == "http" {
+			return tokentest.Response(r, 200, string(tokentest.Document(es256New()))), nil
+		}
+		a := tokentest.Response(r, http.StatusFound, "")
+		a.Header.Set("Location", to)
+		return a, nil
+	}
+}
+
+// TestLastGoodKeys: no fault on refresh takes keys away, and a rotation is seen
+// within 10 seconds of the issuer's recovery.
+func TestLastGoodKeys(t *testing.T) {
+	for name, fail := range faults {
+		t.Run(name, func(t *testing.T) {
+			old, fresh := es256(), es256New()
+			idp := tokentest.NewIdP(old)
+			r := newReader(t, idp, "ES256")
+			bubble(t, r, func(t *testing.T) {
+				before, err := r.first().lookup(t.Context(), known(old))
+				if err != nil {
+					t.Fatal(err)
+				}
+				fail(idp)
+				for range 20 { // well past the regular refresh
+					time.Sleep(time.Minute)
+					k, err := r.first().lookup(t.Context(), known(old))
+					if err != nil || k != before || k.retired.Load() {
+						t.Fatalf("known key: %v, %v", k, err)
+					}
+				}
+				if err := r.Ready(); err != nil {
+					t.Errorf("not ready: %v", err)
+				}
+				if st := r.KeyStatuses()[0]; st.Err == nil || st.Keys != 1 || time.Since(st.Loaded) < 15*time.Minute {
+					t.Errorf("status %+v", st)
+				}
+				if _, err := r.first().lookup(t.Context(), known(fresh)); !isBestKnowledge(err) {
+					t.Errorf("unknown key during the fault: %v", err)
+				}
+				idp.Serve(fresh)
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				if took := elapsed(func() { _, err = r.first().lookup(t.Context(), known(fresh)) }); err != nil || took != 0 {
+					t.Errorf("10 s after recovery: %v after %s", err, took)
+				}
+				if !before.retired.Load() {
+					t.Error("the old key is not retired")
+				}
+			})
+		})
+	}
+}
+
+// TestRecoveryFromTheStart: an issuer that was away when we started.
+func TestRecoveryFromTheStart(t *testing.T) {
+	for name, fail := range faults {
+		t.Run(name, func(t *testing.T) {
+			idp := tokentest.NewIdP()
+			fail(idp)
+			r := newReader(t, idp, "ES256")
+			bubble(t, r, func(t *testing.T) {
+				for range 10 {
+					time.Sleep(29*time.Second + 700*time.Millisecond)
+					var err error
+					took := elapsed(func() { _, err = r.first().lookup(t.Context(), known(es256())) })
+					if !neverLoaded(err) || took > onDemandWait {
+						t.Fatalf("got %v after %s", err, took)
+					}
+					if r.Ready() == nil {
+						t.Fatal("ready without keys")
+					}
+				}
+				idp.Serve(es256())
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				if _, err := r.first().lookup(t.Context(), known(es256())); err != nil || r.Ready() != nil {
+					t.Errorf("10 s after recovery: %v, %v", err, r.Ready())
+				}
+			})
+		})
+	}
+}
+
+func TestRedirectWithinTheHost(t *testing.T) {
+	idp := tokentest.NewIdP()
+	idp.AnswerFunc(func(r *http.Request) (*http.Response, error) {
+		if r.URL.Path == "/jwks" {
+			return redirect("https://a.example/keys")(r)
+		}
+		return tokentest.Response(r, 200, string(tokentest.Document(es256()))), nil
+	})
+	r := newReader(t, idp, "ES256")
+	start(t, r)
+	if err := r.Ready(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestDocumentOfExactlyOneMiB(t *testing.T) {
+	idp := tokentest.NewIdP()
+	idp.Answer(200, sized(maxDocument))
+	r := newReader(t, idp, "ES256")
+	start(t, r)
+	if err := r.Ready(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRealSockets runs over a network with the reader's own client, against a
+// document that is small only while it is compressed.
+func TestRealSockets(t *testing.T) {
+	var bomb bytes.Buffer
+	z := gzip.NewWriter(&bomb)
+	io.WriteString(z, sized(23<<20))
+	z.Close()
+	big := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Write(bomb.Bytes())
+	}))
+	defer big.Close()
+	good := httptest.NewServer(tokentest.NewIdP(es256()))
+	defer good.Close()
+	r, err := NewReader([]Issuer{
+		{Issuer: issuerA, JWKSURI: good.URL, Algorithms: []string{"ES256"}},
+		{Issuer: issuerB, JWKSURI: big.URL, Algorithms: []string{"ES256"}},
+	}, nil, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, r)
+	if _, err := r.Read(t.Context(), es256().Token(goodClaims(nil))); err != nil {
+		t.Error(err)
+	}
+	if st := r.KeyStatuses()[1]; st.Keys != 0 || st.Err == nil || !strings.Contains(st.Err.Error(), "1 MiB") {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// TestKidFlood: forged kids neither hold up known ones, nor reach the issuer more
+// than once in 5 seconds, nor hide a rotation for more than 10.
+func TestKidFlood(t *testing.T) {
+	old, fresh := es256(), es256New()
+	idp := tokentest.NewIdP(old)
+	answering := time.Duration(0)
+	slow := func(keys ...*tokentest.Key) {
+		document := string(tokentest.Document(keys...))
+		idp.AnswerFunc(func(r *http.Request) (*http.Response, error) {
+			time.Sleep(answering)
+			return tokentest.Response(r, 200, document), nil
+		})
+	}
+	r := newReader(t, idp, "ES256")
+	bubble(t, r, func(t *testing.T) {
+		answering = 300 * time.Millisecond
+		slow(old)
+		ctx, stop := context.WithCancel(t.Context())
+		var flood sync.WaitGroup
+		for n := range 20 {
+			flood.Go(func() {
+				for i := 0; ctx.Err() == nil; i++ {
+					if _, err := r.first().lookup(ctx, forged(100000*n+i)); !errors.Is(err, ErrUnknownKey) {
+						t.Errorf("forged: %v", err)
+					}
+					time.Sleep(10 * time.Millisecond)
+				}
+			})
+		}
+		before := idp.Fetches.Load()
+		for range 600 {
+			time.Sleep(100 * time.Millisecond)
+			var err error
+			if took := elapsed(func() { _, err = r.first().lookup(ctx, known(old)) }); err != nil || took != 0 {
+				t.Fatalf("known key: %v after %s", err, took)
+			}
+		}
+		if n := idp.Fetches.Load() - before; n > 13 {
+			t.Errorf("%d fetches in a minute", n)
+		}
+		slow(old, fresh)
+		rotated := time.Now()
+		for {
+			if _, err := r.first().lookup(ctx, known(fresh)); err == nil {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+			if time.Since(rotated) > 10*time.Second {
+				t.Fatal("rotation not seen within 10 s")
+			}
+		}
+		stop()
+		flood.Wait()
+	})
+}
+
+// TestUnknownKeyIsShared: requests that arrive together share one fetch, and all
+// of them get its key.
+func TestUnknownKeyIsShared(t *testing.T) {
+	old, fresh := es256(), es256New()
+	idp := tokentest.NewIdP(old)
+	r := newReader(t, idp, "ES256")
+	bubble(t, r, func(t *testing.T) {
+		time.Sleep(time.Minute)
+		idp.AnswerFunc(func(r *http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return tokentest.Response(r, 200, string(tokentest.Document(old, fresh))), nil
+		})
+		before := idp.Fetches.Load()
+		var all sync.WaitGroup
+		for range 100 {
+			all.Go(func() {
+				if _, err := r.first().lookup(t.Context(), known(fresh)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if n := idp.Fetches.Load() - before; n != 1 {
+			t.Errorf("%d fetches", n)
+		}
+	})
+}
+
+// TestUnknownKeyErrors: "no such key" and "can't know now" are told apart.
+func TestUnknownKeyErrors(t *testing.T) {
+	idp := tokentest.NewIdP(es256())
+	r := newReader(t, idp, "ES256")
+	bubble(t, r, func(t *testing.T) {
+		lookup := func(ctx context.Context) (err error, took time.Duration) {
+			took = elapsed(func() { _, err = r.first().lookup(ctx, forged(1)) })
+			return err, took
+		}
+		if err, took := lookup(t.Context()); !isBestKnowledge(err) || took != 0 {
+			t.Errorf("right after a fetch: %v after %s", err, took)
+		}
+		time.Sleep(onDemandEvery)
+		if err, _ := lookup(t.Context()); !isDefinite(err) {
+			t.Errorf("after a fetch of its own: %v", err)
+		}
+		time.Sleep(onDemandEvery)
+		idp.Answer(503, "")
+		if err, _ := lookup(t.Context()); !isBestKnowledge(err) {
+			t.Errorf("after a failed fetch: %v", err)
+		}
+		idp.Serve(es256())
+		time.Sleep(time.Minute)
+		idp.Hang()
+		if err, took := lookup(t.Context()); !isBestKnowledge(err) || took != onDemandWait {
+			t.Errorf("fetch hangs: %v after %s", err, took)
+		}
+		idp.Serve(es256())
+		time.Sleep(time.Minute)
+		idp.Hang()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err, took := lookup(ctx); !isBestKnowledge(err) || took != time.Second {
+			t.Errorf("caller gives up: %v after %s", err, took)
+		}
+		// This fetch, under way since a second, ends well, but began before the call.
+		idp.Serve(es256())
+		time.Sleep(time.Minute)
+		idp.AnswerFunc(func(r *http.Request) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return tokentest.Response(r, 200, string(tokentest.Document(es256()))), nil
+		})
+		var other sync.WaitGroup
+		other.Go(func() { lookup(t.Context()) })
+		time.Sleep(500 * time.Millisecond)
+		if err, took := lookup(t.Context()); !isBestKnowledge(err) || took != 500*time.Millisecond {
+			t.Errorf("fetch began before: %v after %s", err, took)
+		}
+		other.Wait()
+	})
+	if _, err := r.first().lookup(t.Context(), forged(1)); !isBestKnowledge(err) {
+		t.Errorf("after the end: %v", err)
+	}
+	if _, err := r.first().lookup(t.Context(), known(es256())); err != nil {
+		t.Errorf("known key after the end: %v", err)
+	}
+}
+
+// TestUnusableKidIsNotDefinite: the issuer may mend its document, and then the
+// token is good.
+func TestUnusableKidIsNotDefinite(t *testing.T) {
+	bad := es256New().With(map[string]any{"x": "AAAA"})
+	r := newReader(t, tokentest.NewIdP(es256(), bad), "ES256")
+	bubble(t, r, func(t *testing.T) {
+		time.Sleep(time.Minute)
+		if _, err := r.first().lookup(t.Context(), known(bad)); !isBestKnowledge(err) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestTokensWithoutKid: one key must fit, and a bad signature may mean a new key.
+func TestTokensWithoutKid(t *testing.T) {
+	unnamed := func(k *tokentest.Key) *tokentest.Key { c := *k; c.KID = ""; return &c }
+	old, fresh := unnamed(es256()), unnamed(es256New())
+	idp := tokentest.NewIdP(old, rsaKey())
+	r := newReader(t, idp, "ES256", "RS256")
+	bubble(t, r, func(t *testing.T) {
+		read := func(k *tokentest.Key) error {
+			_, err := r.Read(t.Context(), k.Token(goodClaims(nil)))
+			return err
+		}
+		if err := read(old); err != nil {
+			t.Errorf("one key fits: %v", err)
+		}
+		if err := read(fresh); !errors.Is(err, ErrSignature) || !errors.Is(err, ErrKeysUnavailable) {
+			t.Errorf("wrong key, right after a fetch: %v", err)
+		}
+		time.Sleep(time.Minute)
+		if err := read(fresh); !errors.Is(err, ErrSignature) || errors.Is(err, ErrKeysUnavailable) {
+			t.Errorf("wrong key: %v", err)
+		}
+		time.Sleep(time.Minute)
+		idp.Serve(fresh)
+		if err := read(fresh); err != nil {
+			t.Errorf("rotated: %v", err)
+		}
+		idp.Serve(old, fresh)
+		time.Sleep(refreshEvery)
+		synctest.Wait()
+		if err := read(fresh); !isBestKnowledge(err) {
+			t.Errorf("two keys fit: %v", err)
+		}
+	})
+}
+
+// TestKeyIdentity: an unchanged key stays the same object, a withdrawn one is
+// retired, and one that comes back is a new one.
+func TestKeyIdentity(t *testing.T) {
+	a, b := es256(), es256New()
+	idp := tokentest.NewIdP(a, b)
+	r := newReader(t, idp, "ES256")
+	bubble(t, r, func(t *testing.T) {
+		get := func(k *tokentest.Key) *key { return r.first().current.Load().byID[k.KID] }
+		serve := func(keys ...*tokentest.Key) {
+			idp.Serve(keys...)
+			time.Sleep(refreshEvery)
+			synctest.Wait()
+		}
+		a1, b1 := get(a), get(b)
+		serve(b, a)
+		if get(a) != a1 || get(b) != b1 || a1.retired.Load() || b1.retired.Load() {
+			t.Fatal("reordering changed keys")
+		}
+		serve(b)
+		if get(a) != nil || !a1.retired.Load() || b1.retired.Load() {
+			t.Fatal("withdrawing one key")
+		}
+		serve(a, b)
+		a2 := get(a)
+		if a2 == nil || a2 == a1 || a2.retired.Load() || !a1.retired.Load() {
+			t.Fatal("bringing it back")
+		}
+		other := *b
+		other.KID = a.KID
+		serve(&other, b)
+		if get(a) == a2 || !a2.retired.Load() {
+			t.Fatal("another key under the same kid")
+		}
+		for range 3 {
+			serve(b, b)
+			if b1.retired.Load() || get(b) != b1 {
+				t.Fatal("a document without a usable key retired one")
+			}
+		}
+	})
+}
+
+// TestBadKeyIsLeftOut: the others are used, and a log line says which was not.
+func TestBadKeyIsLeftOut(t *testing.T) {
+	var log bytes.Buffer
+	idp := tokentest.NewIdP(es256New().With(map[string]any{"x": "AAAA"}), es256())
+	r, err := NewReader([]Issuer{{Issuer: issuerA, JWKSURI: jwksURI, Algorithms: []string{"ES256"}}},
+		idp.Client(), slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bubble(t, r, func(t *testing.T) {
+		if _, err := r.first().lookup(t.Context(), known(es256())); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Hour)
+	})
+	if n := strings.Count(log.String(), "key left out"); n != 1 || !strings.Contains(log.String(), "kid="+es256New().KID) {
+		t.Errorf("%d lines in:\n%s", n, &log)
+	}
+}
