@@ -1,0 +1,316 @@
+package feed
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/revcast/revcast/internal/wire"
+)
+
+const (
+	askTimeout      = 2 * time.Second  // without a byte of an answer
+	snapshotTimeout = 30 * time.Second // the same: the authority may have to build it first
+	maxDiscovery    = 64 << 10
+)
+
+// errBehind says that the authority knows less of the log than we do.
+var errBehind = errors.New("the authority is behind what it has confirmed before")
+
+// ask brings list and position in step with the authority: it is how the feed
+// starts, repairs and recovers. Messages that arrive meanwhile are applied as ever.
+func (f *Feed) ask(ctx context.Context, wait time.Duration) error {
+	f.mu.Lock()
+	f.status.Asks++
+	base, epoch, based := f.position.confirmed, f.position.epoch, f.position.based()
+	f.mu.Unlock()
+	if f.discovered == nil || f.failures > 0 || f.cfg.Now().Sub(f.lastAsk) > refreshEvery {
+		if err := f.discover(ctx); err != nil {
+			return err
+		}
+	}
+	f.lastAsk = f.cfg.Now()
+	if !based {
+		return f.load(ctx)
+	}
+	err := f.catchUp(ctx, epoch, base, wait, false)
+	var broken *brokenError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, wire.ErrGone):
+		f.log.Info("the log no longer reaches back to where we are; loading a snapshot", "position", base.position)
+	case errors.As(err, &broken):
+		f.alarm(broken.kind, "epoch_was", epoch, "position_was", base.position, "found", broken.found)
+	case errors.Is(err, errBehind):
+		now := f.cfg.Now()
+		if f.behind.IsZero() {
+			f.behind = now
+		}
+		if now.Sub(f.behind) < behindFor {
+			return err
+		}
+		f.alarm("rolled_back", "epoch", epoch, "position_was", base.position)
+	default:
+		return err
+	}
+	f.mu.Lock()
+	f.position.seen = nil // of the log that was; what the new one holds will be asked for
+	f.mu.Unlock()
+	return f.load(ctx)
+}
+
+// brokenError says that the authority's log is not the one that was followed.
+type brokenError struct{ kind, found string }
+
+func (e *brokenError) Error() string { return "the authority's log is another: " + e.kind }
+
+// load joins a snapshot to the list and goes on from its position.
+func (f *Feed) load(ctx context.Context) error {
+	started := f.cfg.Now()
+	body, err := f.get(ctx, f.discovered.Snapshot, nil, snapshotTimeout)
+	if err != nil {
+		return fmt.Errorf("fetch the snapshot: %w", err)
+	}
+	f.mu.Lock()
+	ring := f.ring
+	f.mu.Unlock()
+	snapshot, err := ring.ReadSnapshot(body)
+	_ = body.Close()
+	if err != nil {
+		return fmt.Errorf("read the snapshot: %w", err)
+	}
+	entries := 0
+	for _, s := range snapshot.Sections {
+		f.list.AddSection(s)
+		entries += len(s.Digests)
+	}
+	f.mu.Lock()
+	f.status.Snapshots++
+	f.mu.Unlock()
+	f.log.Info("loaded a snapshot", "entries", entries, "epoch", snapshot.Epoch, "position", snapshot.Position,
+		"took", f.cfg.Now().Sub(started).Round(time.Millisecond))
+	return f.catchUp(ctx, snapshot.Epoch, point{snapshot.Position, snapshot.Chain}, 0, true)
+}
+
+// catchUp reads the log after base to its end, and lets the last page's heartbeat
+// confirm it.
+func (f *Feed) catchUp(ctx context.Context, epoch string, base point, wait time.Duration, anew bool) error {
+	track := wire.NewTrack(base.position, base.chain)
+	for {
+		asked := f.reading(f.cfg.Now())
+		page, err := f.page(ctx, track.Position(), wait)
+		if err != nil {
+			return err
+		}
+		now := f.cfg.Now()
+		f.mu.Lock()
+		f.clock.answer(asked, f.reading(now), page.Heartbeat.IssuedAt)
+		f.mu.Unlock()
+		if page.Heartbeat.Epoch != epoch {
+			return &brokenError{"epoch_changed", page.Heartbeat.Epoch}
+		}
+		if page.Heartbeat.Position < base.position {
+			return errBehind
+		}
+		for _, r := range page.Records {
+			f.record(epoch, r, now)
+			track.Append(wire.HashOf(r.Message))
+		}
+		chain, reached := track.At(page.Heartbeat.Position)
+		switch {
+		case reached && chain != page.Heartbeat.Chain:
+			return &brokenError{"forked", "chain " + page.Heartbeat.Chain.String()}
+		case reached:
+			f.settle(epoch, point{page.Heartbeat.Position, chain}, page.Heartbeat, anew)
+			return nil
+		case len(page.Records) == 0:
+			return fmt.Errorf("%w: an empty page before the log's end", wire.ErrFormat)
+		}
+		wait = 0
+	}
+}
+
+// record applies one message of a log page. Whoever has rights on the stream can
+// have put anything into it; only what the authority signed counts, but all of it
+// is in the chain.
+func (f *Feed) record(epoch string, r wire.Record, now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	opened, err := f.ring.Open(r.Message)
+	if err != nil {
+		f.reject(reason(err))
+		return
+	}
+	if b := opened.Batch; b != nil && b.Epoch != epoch {
+		f.status.Decisions[foreign.String()]++
+		return
+	}
+	f.apply(opened)
+	f.journal(r.Position, r.Message)
+}
+
+// settle makes a point that an answer has confirmed the new base. Where a live
+// heartbeat was quicker, it stays, unless the log was found to be another.
+func (f *Feed) settle(epoch string, at point, h wire.Heartbeat, anew bool) {
+	now := f.cfg.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if anew || !f.position.based() || at.position >= f.position.confirmed.position {
+		f.position.rebase(epoch, at)
+	}
+	if anew || h.AsOf.After(f.position.asOf) {
+		f.position.asOf = h.AsOf
+	}
+	f.urgent, f.gapSince, f.behind = false, time.Time{}, time.Time{}
+	f.failures, f.status.LastError = 0, ""
+	f.authTime = h.IssuedAt
+	f.advance(now, h.AsOf)
+	f.watchGap(now)
+}
+
+// page asks for the log after a position, with a nonce that makes the answer this
+// question's.
+func (f *Feed) page(ctx context.Context, after uint64, wait time.Duration) (*wire.Page, error) {
+	nonce := rand.Text()
+	query := url.Values{"after": {strconv.FormatUint(after, 10)}, "nonce": {nonce}}
+	if wait > 0 {
+		query.Set("wait", wait.String())
+	}
+	body, err := f.get(ctx, f.discovered.Log, query, askTimeout+wait)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the log: %w", err)
+	}
+	defer func() { _ = body.Close() }()
+	f.mu.Lock()
+	ring := f.ring
+	f.mu.Unlock()
+	p, err := ring.ReadPage(body, after, nonce)
+	if err != nil {
+		return nil, fmt.Errorf("read the log: %w", err)
+	}
+	return p, nil
+}
+
+// discover finds out where things are and who signs, and connects to the live
+// feed where that has changed.
+func (f *Feed) discover(ctx context.Context) error {
+	body, err := f.get(ctx, wire.DiscoveryPath, nil, askTimeout)
+	if err != nil {
+		return fmt.Errorf("ask for discovery: %w", err)
+	}
+	text, err := io.ReadAll(io.LimitReader(body, maxDiscovery))
+	_ = body.Close()
+	if err != nil {
+		return fmt.Errorf("read discovery: %w", err)
+	}
+	d, ring, err := wire.ParseDiscovery(text)
+	if err != nil {
+		return err
+	}
+	if len(f.cfg.Keys) == 0 {
+		f.trust(ring)
+	}
+	if f.conn == nil || f.discovered == nil || f.discovered.Live != d.Live {
+		if f.conn != nil {
+			f.conn.Close()
+			f.conn = nil
+		}
+		if err := f.connect(d.Live); err != nil {
+			f.log.Error("the live feed can't be used; asking over HTTP instead", "error", err)
+		}
+	}
+	f.discovered = d
+	return nil
+}
+
+// trust takes the keys that the authority names. Keys that are none of those known
+// so far mean another authority, or one that lost its data.
+func (f *Feed) trust(ring wire.Keyring) {
+	f.mu.Lock()
+	old := f.ring
+	f.ring = ring
+	f.mu.Unlock()
+	for id := range old {
+		if _, ok := ring[id]; ok {
+			return
+		}
+	}
+	if len(old) > 0 {
+		f.alarm("key_changed", "keys", slices.Collect(maps.Keys(ring)))
+	}
+}
+
+// get fetches a path of the authority. The answer's body fails where no byte
+// arrives for longer than patience.
+func (f *Feed) get(ctx context.Context, path string, query url.Values, patience time.Duration) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watch := time.AfterFunc(patience, func() { cancel(fmt.Errorf("no answer for %s", patience)) })
+	giveUp := func(err error) (io.ReadCloser, error) {
+		watch.Stop()
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		cancel(nil)
+		f.client.CloseIdleConnections()
+		return nil, err
+	}
+	u := strings.TrimSuffix(f.cfg.Authority, "/") + path
+	if len(query) > 0 {
+		u += "?" + query.Encode()
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+	if err != nil {
+		return giveUp(err)
+	}
+	response, err := f.client.Do(request)
+	if err != nil {
+		return giveUp(err)
+	}
+	body := &watched{ctx: ctx, body: response.Body, watch: watch, patience: patience, cancel: cancel}
+	switch response.StatusCode {
+	case http.StatusOK:
+		return body, nil
+	case http.StatusGone:
+		_ = body.Close()
+		return nil, wire.ErrGone
+	}
+	_ = body.Close()
+	return nil, fmt.Errorf("the authority answered %s", response.Status)
+}
+
+// watched is a body whose reading fails where nothing arrives.
+type watched struct {
+	ctx      context.Context
+	body     io.ReadCloser
+	watch    *time.Timer
+	patience time.Duration
+	cancel   context.CancelCauseFunc
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.body.Read(p)
+	w.watch.Reset(w.patience)
+	if err != nil && err != io.EOF {
+		if cause := context.Cause(w.ctx); cause != nil {
+			err = cause
+		}
+	}
+	return n, err
+}
+
+func (w *watched) Close() error {
+	w.watch.Stop()
+	err := w.body.Close()
+	w.cancel(nil)
+	return err
+}
