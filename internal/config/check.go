@@ -33,34 +33,40 @@ func Required(key, value string) error {
 
 // HTTPURL asks for an absolute http or https URL without credentials, query and
 // fragment.
-func HTTPURL(key, value string) error { return absoluteURL(key, value, "an http(s)", "http", "https") }
-
-// NATSURL asks for one or more NATS URLs, separated by commas.
-func NATSURL(key, value string) error {
-	for one := range strings.SplitSeq(value, ",") {
-		if err := absoluteURL(key, one, "a nats", "nats", "tls", "ws", "wss"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func absoluteURL(key, value, kind string, schemes ...string) error {
+func HTTPURL(key, value string) error {
 	if err := Required(key, value); err != nil {
 		return err
 	}
 	u, err := url.Parse(value)
 	switch {
-	case strings.Contains(value, "@"):
+	case HasUser(value):
 		// Credentials in a URL end up in logs, and in this very line if it quoted them.
 		return Errorf(key, "a URL here must not hold credentials")
-	case err != nil || !slices.Contains(schemes, u.Scheme) || u.Hostname() == "":
-		return Errorf(key, "not %s URL: %s", kind, quote(value))
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
+		return Errorf(key, "not an http(s) URL: %s", quote(value))
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return Errorf(key, "a URL here has no query and no fragment: %s", quote(value))
 	}
 	return nil
 }
+
+// NATSURL asks for one or more NATS URLs, separated by commas. They may hold user
+// and password, so none is quoted.
+func NATSURL(key, value string) error {
+	if err := Required(key, value); err != nil {
+		return err
+	}
+	for one := range strings.SplitSeq(value, ",") {
+		u, err := url.Parse(one)
+		if err != nil || !slices.Contains([]string{"nats", "tls", "ws", "wss"}, u.Scheme) || u.Hostname() == "" {
+			return Errorf(key, "not a URL such as nats://host:4222, or several with commas between")
+		}
+	}
+	return nil
+}
+
+// HasUser reports whether one of several URLs holds credentials.
+func HasUser(value string) bool { return strings.Contains(value, "@") }
 
 // Origin asks for a web origin: scheme, host and perhaps a port.
 func Origin(key, value string) error {

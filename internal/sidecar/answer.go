@@ -6,11 +6,11 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-func writeJSON(w http.ResponseWriter, status int, body map[string]any) {
+func writeJSON(w http.ResponseWriter, status int, body any) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")
-	b, err := json.Marshal(body, json.Deterministic(true))
+	b, err := json.Marshal(body)
 	if err != nil {
 		status, b = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
 	}
@@ -18,6 +18,11 @@ func writeJSON(w http.ResponseWriter, status int, body map[string]any) {
 	_, _ = w.Write(append(b, '\n')) // a client that is gone needs no answer
 }
 
+type failure struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description"`
+}
+
 func writeError(w http.ResponseWriter, status int, code, description string) {
-	writeJSON(w, status, map[string]any{"error": code, "error_description": description})
+	writeJSON(w, status, failure{code, description})
 }

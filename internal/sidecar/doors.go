@@ -111,19 +111,25 @@ func (s *Sidecar) Handler(on Listener) http.Handler {
 // Close gives back idle connections to the upstream.
 func (s *Sidecar) Close() { s.transport.CloseIdleConnections() }
 
+// health is what the authority answers at these paths, too.
+type health struct {
+	Status string `json:"status"`
+	Reason string `json:"reason,omitzero"`
+}
+
 func (s *Sidecar) healthz() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]any{"status": "ok"})
+		writeJSON(w, http.StatusOK, health{Status: "ok"})
 	})
 }
 
 func (s *Sidecar) readyz() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if err := s.Ready(); err != nil {
-			writeJSON(w, http.StatusServiceUnavailable, map[string]any{"ready": false, "reason": err.Error()})
+			writeJSON(w, http.StatusServiceUnavailable, health{"unavailable", err.Error()})
 			return
 		}
-		writeJSON(w, http.StatusOK, map[string]any{"ready": true})
+		writeJSON(w, http.StatusOK, health{Status: "ready"})
 	})
 }
 

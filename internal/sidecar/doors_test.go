@@ -50,11 +50,11 @@ func TestCheckListener(t *testing.T) {
 	if got := get("GET", "/healthz", 200); got != `{"status":"ok"}`+"\n" {
 		t.Error(got)
 	}
-	if got := get("GET", "/readyz", 200); got != `{"ready":true}`+"\n" {
+	if got := get("GET", "/readyz", 200); got != `{"status":"ready"}`+"\n" {
 		t.Error(got)
 	}
 	notReady = errors.New("the list is loading")
-	if got := get("GET", "/readyz", 503); got != `{"ready":false,"reason":"the list is loading"}`+"\n" {
+	if got := get("GET", "/readyz", 503); got != `{"status":"unavailable","reason":"the list is loading"}`+"\n" {
 		t.Error(got)
 	}
 	for _, path := range []string{"/", "/nope", "/metrics/x"} {

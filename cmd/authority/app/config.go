@@ -1,0 +1,208 @@
+package app
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/revcast/revcast/internal/config"
+)
+
+// Config is the authority's configuration file. Start from [NewConfig].
+type Config struct {
+	// Listen is the address of the HTTP face. Default 127.0.0.1:8700: behind a
+	// server that ends TLS. Port 0 lets the system choose.
+	Listen string `yaml:"listen"`
+
+	// DataDir holds what must survive: the log (embedded NATS) and the signing key.
+	// Default ./data. Revocations are as durable as its disk. One process uses it.
+	DataDir string `yaml:"data_dir"`
+
+	// SigningKeyFile is the Ed25519 key, as PKCS #8 PEM, that signs all that
+	// verifiers apply. Default: feed.key in DataDir. Made on first start, where it
+	// isn't there. Whoever reads it can revoke anything; whoever loses it must start a
+	// new log. Authorities that share a cluster share this key.
+	SigningKeyFile string `yaml:"signing_key_file"`
+
+	// NATS is where the log lives.
+	NATS NATS `yaml:"nats"`
+
+	// Issuers are those whose tokens can be revoked. At least one.
+	Issuers []Issuer `yaml:"issuers"`
+
+	// Clients are those who may revoke. Default none: an authority that only serves
+	// its log.
+	Clients []Client `yaml:"clients"`
+
+	// Dialects are the revoke endpoints to serve, by name. Default: all there are.
+	Dialects []string `yaml:"dialects"`
+
+	// Log says what is logged.
+	Log config.Log `yaml:"log"`
+}
+
+// NATS is either an embedded server (Listen) or a cluster elsewhere (URL).
+type NATS struct {
+	// Listen is where the embedded server takes verifiers, who may subscribe and do
+	// nothing else. Default 127.0.0.1:4222.
+	Listen string `yaml:"listen"`
+
+	// URL is a cluster with JetStream, "nats://a:4222,nats://b:4222", instead of the
+	// embedded server: more moving parts, and no single disk to lose. Its servers must
+	// run with sync_interval: always. May hold user and password.
+	URL string `yaml:"url"`
+	// CredentialsFile is a NATS credentials file for URL. Default none.
+	CredentialsFile string `yaml:"credentials_file"`
+	// Replicas is how many servers of the cluster keep the log. Default 3. One means
+	// one disk, and more than five mean slow answers.
+	Replicas int `yaml:"replicas"`
+	// VerifierURL is what verifiers are told to connect to, with a user that may only
+	// subscribe to revcast.live.>. Default: URL, if that holds no user and there is no
+	// CredentialsFile.
+	VerifierURL string `yaml:"verifier_url"`
+	// MonitorURLs are the cluster's monitoring addresses (http://host:8222), to check
+	// that it fsyncs before it acknowledges. Default none: unproven, with a warning.
+	MonitorURLs []string `yaml:"monitor_urls"`
+
+	// MaxBytes bounds the log on disk. Default 4 GiB, some ten million revocations.
+	// A full log refuses revocations (503) rather than forget one.
+	MaxBytes int64 `yaml:"max_bytes"`
+}
+
+// Issuer is one token issuer.
+type Issuer struct {
+	config.Issuer `yaml:",inline"`
+
+	// ClientClaims say whose a token is: the first that it has names the client.
+	// Default [client_id, azp].
+	ClientClaims []string `yaml:"client_claims"`
+}
+
+// NewIssuer returns an issuer with the defaults.
+func NewIssuer(issuer, jwksURI string) Issuer {
+	i := Issuer{Issuer: config.Issuer{Issuer: issuer, JWKSURI: jwksURI}}
+	i.Default()
+	return i
+}
+
+// Default sets the defaults.
+func (i *Issuer) Default() {
+	i.Issuer.Default()
+	i.ClientClaims = []string{"client_id", "azp"}
+}
+
+// Client is who may revoke.
+type Client struct {
+	// ID is its client_id.
+	ID string `yaml:"id"`
+	// SecretSHA256 is the hexadecimal SHA-256 of its secret. `authority client-secret`
+	// makes both; a secret that a person made up is too weak for a plain hash. None
+	// for a public client.
+	SecretSHA256 string `yaml:"secret_sha256"`
+	// Auth are the ways it may authenticate: client_secret_basic,
+	// client_secret_post, or none for a public client. Default the first two.
+	Auth []string `yaml:"auth"`
+	// Revoke is what it may revoke: own (tokens that belong to it), subject, session,
+	// client, issuer, any. Default [own]. Each of the others reaches tokens of other
+	// clients.
+	Revoke []string `yaml:"revoke"`
+}
+
+const (
+	defaultListen     = "127.0.0.1:8700"
+	defaultNATSListen = "127.0.0.1:4222"
+	defaultDataDir    = "data"
+	defaultReplicas   = 3
+	defaultMaxBytes   = 4 << 30
+	minBytes          = 16 << 20
+)
+
+// NewConfig returns the defaults: all but the issuers.
+func NewConfig() Config {
+	return Config{
+		Listen: defaultListen, DataDir: defaultDataDir,
+		NATS: NATS{Replicas: defaultReplicas, MaxBytes: defaultMaxBytes},
+		Log:  config.DefaultLog(),
+	}
+}
+
+// complete fills in what depends on other keys.
+func (c Config) complete() Config {
+	if c.SigningKeyFile == "" {
+		c.SigningKeyFile = filepath.Join(c.DataDir, "feed.key")
+	}
+	if c.NATS.URL == "" && c.NATS.Listen == "" {
+		c.NATS.Listen = defaultNATSListen
+	}
+	return c
+}
+
+// storeDir is where the embedded server keeps the log.
+func (c Config) storeDir() string { return filepath.Join(c.DataDir, "jetstream") }
+
+// maxLifetime is the longest that a token of any issuer lives.
+func (c Config) maxLifetime() (longest time.Duration) {
+	for _, i := range c.Issuers {
+		longest = max(longest, i.MaxTokenLifetime)
+	}
+	return longest
+}
+
+// check reports the first thing that is wrong with a complete configuration,
+// without a look at disk or network. Clients and dialects are checked by package
+// authority.
+func (c Config) check() error {
+	if err := config.Check(
+		config.Address("listen", c.Listen), config.Required("data_dir", c.DataDir), c.NATS.check(), c.Log.Check("log"),
+	); err != nil {
+		return err
+	}
+	if len(c.Issuers) == 0 {
+		return config.Errorf("issuers", "at least one is required")
+	}
+	for i, issuer := range c.Issuers {
+		key := fmt.Sprintf("issuers[%d]", i)
+		if err := config.Check(
+			issuer.Check(key), config.Each(key+".client_claims", issuer.ClientClaims, config.Required),
+		); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(c.Issuers[:i], func(o Issuer) bool { return o.Issuer.Issuer == issuer.Issuer.Issuer }) {
+			return config.Errorf(key+".issuer", "%q is there twice", issuer.Issuer.Issuer)
+		}
+	}
+	return nil
+}
+
+func (n NATS) check() error {
+	switch {
+	case n.Listen != "" && n.URL != "":
+		return config.Errorf("nats", "either listen, for the embedded server, or url, for a cluster elsewhere")
+	case n.MaxBytes < minBytes:
+		return config.Errorf("nats.max_bytes", "must be at least %d, not %d", minBytes, n.MaxBytes)
+	case n.URL == "":
+		for key, set := range map[string]bool{
+			"credentials_file": n.CredentialsFile != "", "verifier_url": n.VerifierURL != "", "monitor_urls": len(n.MonitorURLs) > 0,
+		} {
+			if set {
+				return config.Errorf("nats."+key, "is for a cluster elsewhere, and needs nats.url")
+			}
+		}
+		return config.Address("nats.listen", n.Listen)
+	case n.Replicas < 1 || n.Replicas > 5:
+		return config.Errorf("nats.replicas", "must be from 1 to 5, not %d", n.Replicas)
+	}
+	if n.VerifierURL == "" && (config.HasUser(n.URL) || n.CredentialsFile != "") {
+		// Handing our own user to verifiers would let each of them write the log.
+		return config.Errorf("nats.verifier_url", "is required where the authority itself needs a user")
+	}
+	if n.VerifierURL != "" {
+		if err := config.NATSURL("nats.verifier_url", n.VerifierURL); err != nil {
+			return err
+		}
+	}
+	return config.Check(
+		config.NATSURL("nats.url", n.URL), config.Each("nats.monitor_urls", n.MonitorURLs, config.HTTPURL),
+	)
+}

@@ -1,0 +1,61 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+	"time"
+
+	"github.com/revcast/revcast/internal/authority"
+	"github.com/revcast/revcast/internal/broadcast"
+	"github.com/revcast/revcast/internal/wire"
+	"github.com/revcast/revcast/pkg/denylist"
+)
+
+var errOpening = errors.New("the log is being opened")
+
+// pendingLog is an authority.Log that errs until the real one is open, so that the
+// HTTP face can answer from the first moment.
+type pendingLog struct{ open atomic.Pointer[broadcast.Log] }
+
+func (p *pendingLog) Append(ctx context.Context, revocations ...denylist.Revocation) (uint64, error) {
+	if log := p.open.Load(); log != nil {
+		return log.Append(ctx, revocations...)
+	}
+	return 0, errOpening
+}
+
+func (p *pendingLog) Page(ctx context.Context, after uint64, wait time.Duration, nonce string) ([]byte, error) {
+	log := p.open.Load()
+	if log == nil {
+		return nil, errOpening
+	}
+	page, err := log.Page(ctx, after, wait, nonce)
+	if errors.Is(err, wire.ErrGone) {
+		return nil, fmt.Errorf("%w: %w", authority.ErrGone, err)
+	}
+	return page, err
+}
+
+func (p *pendingLog) Snapshot(ctx context.Context) (io.ReadSeeker, error) {
+	if log := p.open.Load(); log != nil {
+		return log.Snapshot(ctx)
+	}
+	return nil, errOpening
+}
+
+func (p *pendingLog) Discovery() (wire.Discovery, error) {
+	if log := p.open.Load(); log != nil {
+		return log.Discovery()
+	}
+	return wire.Discovery{}, errOpening
+}
+
+func (p *pendingLog) Ready() error {
+	if log := p.open.Load(); log != nil {
+		return log.Ready()
+	}
+	return errOpening
+}

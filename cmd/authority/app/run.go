@@ -1,0 +1,187 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/revcast/revcast/cmd/internal/cli"
+	"github.com/revcast/revcast/internal/authority"
+	"github.com/revcast/revcast/internal/broadcast"
+	"github.com/revcast/revcast/internal/config"
+	"github.com/revcast/revcast/internal/token"
+	"github.com/revcast/revcast/pkg/denylist"
+)
+
+// Addrs are the addresses that an authority is at, with the ports that the system
+// chose.
+type Addrs struct {
+	HTTP string // host:port
+	NATS string // URL for verifiers
+}
+
+// Options are what a caller in the same process may want to know or give.
+type Options struct {
+	Logger *slog.Logger // nil: nothing is logged
+	// Listening is called once HTTP is bound, before the log is open; NATS is empty.
+	Listening func(Addrs)
+	// Ready is called once revocations can be stored.
+	Ready func(Addrs)
+}
+
+// Run runs an authority until ctx ends, and returns nil then. A mistake in the
+// configuration is a [*config.Error], found before the disk is touched.
+func Run(ctx context.Context, cfg Config, o Options) error {
+	cfg = cfg.complete()
+	if err := cfg.check(); err != nil {
+		return err
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	log := &pendingLog{}
+	list := denylist.New()
+	reader, face, err := assemble(cfg, log, list, o.Logger)
+	if err != nil {
+		return err
+	}
+	ln, err := bind(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = ln.Close() }()
+	open, unlock, err := prepare(cfg, list, o.Logger)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	addrs := Addrs{HTTP: ln.Addr().String()}
+	o.Logger.Info("authority is listening", "http", addrs.HTTP)
+	if o.Listening != nil {
+		o.Listening(addrs)
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	var running sync.WaitGroup
+	running.Go(func() { reader.Run(ctx) })
+	var openErr error
+	running.Go(func() {
+		opened, err := broadcast.Open(ctx, open)
+		if err != nil {
+			if ctx.Err() == nil {
+				openErr = fmt.Errorf("open the log: %w", err)
+			}
+			stop()
+			return
+		}
+		log.open.Store(opened)
+		if d, err := opened.Discovery(); err == nil {
+			addrs.NATS = d.Live.URL
+		}
+		o.Logger.Info("authority is ready", "http", addrs.HTTP, "nats", addrs.NATS, "epoch", opened.Stats().Epoch)
+		if o.Ready != nil {
+			o.Ready(addrs)
+		}
+	})
+	err = cli.Serve(ctx, o.Logger, cli.Server{Name: "listen", Listener: ln, Handler: face, Stop: face.Stop})
+	stop()
+	running.Wait()
+	err = errors.Join(openErr, err)
+	if opened := log.open.Load(); opened != nil {
+		if closeErr := opened.Close(); closeErr != nil {
+			err = errors.Join(err, fmt.Errorf("close the log: %w", closeErr))
+		}
+	}
+	o.Logger.Info("authority has ended")
+	return err
+}
+
+// assemble makes what needs neither disk nor network.
+func assemble(cfg Config, log *pendingLog, list *denylist.List, logger *slog.Logger) (*token.Reader, *authority.Authority, error) {
+	var readers []token.Issuer
+	var issuers []authority.Issuer
+	for _, i := range cfg.Issuers {
+		readers = append(readers, token.Issuer{
+			Issuer: i.Issuer.Issuer, JWKSURI: i.JWKSURI, Algorithms: i.Algorithms, Audiences: i.Audiences,
+			MaxLifetime: i.MaxTokenLifetime, Leeway: i.Leeway,
+		})
+		issuers = append(issuers, authority.Issuer{
+			Issuer: i.Issuer.Issuer, MaxTokenLifetime: i.MaxTokenLifetime, ClientClaims: i.ClientClaims,
+		})
+	}
+	clients := make([]authority.Client, len(cfg.Clients))
+	for i, c := range cfg.Clients {
+		clients[i] = authority.Client(c)
+	}
+	reader, err := token.NewReader(readers, nil, logger)
+	if err != nil {
+		return nil, nil, config.Errorf("", "%v", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		&collector{log, list, reader},
+	)
+	face, err := authority.New(authority.Config{
+		Log: log, Tokens: reader, Issuers: issuers, Clients: clients, Dialects: cfg.Dialects,
+		Logger: logger, Registry: registry, Version: cli.Version(),
+	})
+	if err != nil {
+		return nil, nil, config.Errorf("", "%v", err)
+	}
+	return reader, face, nil
+}
+
+// bind takes the HTTP port, and makes sure that the embedded server's is free.
+func bind(ctx context.Context, cfg Config) (net.Listener, error) {
+	ln, err := config.Listen(ctx, "listen", cfg.Listen)
+	if err != nil || cfg.NATS.URL != "" {
+		return ln, err
+	}
+	probe, err := config.Listen(ctx, "nats.listen", cfg.NATS.Listen)
+	if err != nil {
+		_ = ln.Close()
+		return nil, err
+	}
+	return ln, probe.Close()
+}
+
+// prepare makes the data directory this process's own and reads the signing key.
+func prepare(cfg Config, list *denylist.List, logger *slog.Logger) (open broadcast.Config, unlock func(), err error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return open, nil, config.Errorf("data_dir", "%v", err)
+	}
+	// Two servers on one store would each overwrite what the other acknowledged.
+	unlock, err = cli.Lock(filepath.Join(cfg.DataDir, "lock"))
+	if err != nil {
+		return open, nil, config.Errorf("data_dir", "%s: %v", cfg.DataDir, err)
+	}
+	open = broadcast.Config{MaxLifetime: cfg.maxLifetime(), MaxBytes: cfg.NATS.MaxBytes, List: list, Logger: logger}
+	store := ""
+	if n := cfg.NATS; n.URL == "" {
+		store = cfg.storeDir()
+		open.Embedded = &broadcast.Embedded{Listen: n.Listen, StoreDir: store}
+	} else {
+		open.External = &broadcast.External{
+			URL: n.URL, CredentialsFile: n.CredentialsFile, Replicas: n.Replicas,
+			VerifierURL: n.VerifierURL, MonitorURLs: n.MonitorURLs,
+		}
+		if n.VerifierURL == "" {
+			open.External.VerifierURL = n.URL
+		}
+	}
+	if open.Signer, err = signingKey(cfg.SigningKeyFile, store, logger); err != nil {
+		unlock()
+		return open, nil, err
+	}
+	return open, unlock, nil
+}

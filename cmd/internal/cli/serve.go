@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Drain is how long requests under way are given when a process ends. What comes
+// after it (closing the log, saving state) has the rest of 5 seconds.
+const Drain = 4 * time.Second
+
+// Server is an HTTP handler at a bound address.
+type Server struct {
+	Name     string
+	Listener net.Listener
+	Handler  http.Handler
+	// Stop, where set, is called before requests are waited for: it ends those that
+	// would never end by themselves.
+	Stop func()
+}
+
+// Serve serves until ctx ends or a listener fails; then it accepts nothing more,
+// waits up to [Drain] for requests under way, and cuts what is left, upgraded
+// connections too. It closes the listeners.
+//
+// Every timeout that a stream can live with is set. There is no limit to how long
+// a body or an answer takes: log pages are long-polls, and a proxied answer may go
+// on for hours.
+func Serve(ctx context.Context, logger *slog.Logger, servers ...Server) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	// The requests' context outlives ctx: they are to finish.
+	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	failed := make(chan error, len(servers))
+	var running sync.WaitGroup
+	for _, s := range servers {
+		server := &http.Server{
+			Handler: s.Handler, BaseContext: func(net.Listener) context.Context { return requests },
+			ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+			ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		}
+		running.Go(func() {
+			if err := server.Serve(s.Listener); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve %s: %w", s.Name, err)
+				stop()
+			}
+		})
+		running.Go(func() {
+			<-ctx.Done()
+			if s.Stop != nil {
+				s.Stop()
+			}
+			limit, done := context.WithTimeout(context.WithoutCancel(ctx), Drain)
+			defer done()
+			if err := server.Shutdown(limit); err != nil {
+				logger.Warn("requests did not end in time and were cut", "server", s.Name)
+				cut()
+				_ = server.Close() // nothing is left to be done about an error
+			}
+		})
+	}
+	running.Wait()
+	select {
+	case err := <-failed:
+		return err
+	default:
+		return nil
+	}
+}
