@@ -21,7 +21,7 @@ const (
 var (
 	errBodyCut      = errors.New("the body could not be read to its end")
 	errLineTooLong  = errors.New("a line is at most 16 KiB")
-	errShuttingDown = errors.New("the authority is shutting down: nothing after this line was read")
+	errShuttingDown = errors.New("the authority is shutting down: this line and those after it were not read")
 )
 
 // streamRevocations answers a line per line, in order. Lines are stored beside
@@ -35,10 +35,10 @@ func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, wh
 	_ = out.control.EnableFullDuplex() // without it (HTTP/1), the first answer would swallow the rest of the body
 	w.Header().Set("Content-Type", "application/x-ndjson")
 
-	// ctx ends when nobody reads the answers any more; reading ends also on Stop.
-	ctx, gone := context.WithCancel(r.Context())
-	defer gone()
-	reading, stopReading := context.WithCancelCause(ctx)
+	// What was read is carried out, whatever becomes of the peer. The request's own
+	// context must not decide: the server cancels it when a read fails, be it by wake.
+	ctx := context.WithoutCancel(r.Context())
+	reading, stopReading := context.WithCancelCause(r.Context())
 	defer stopReading(nil)
 	defer context.AfterFunc(a.stopping, func() { stopReading(errShuttingDown) })()
 	body := patientReader{reading, r.Body, out.control}
@@ -49,7 +49,7 @@ func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, wh
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		a.writeAnswers(ctx, gone, out, answers, slots)
+		a.writeAnswers(ctx, func() { stopReading(nil) }, out, answers, slots)
 	}()
 
 	lines := bufio.NewReaderSize(body, maxLine+1)
@@ -58,11 +58,9 @@ func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, wh
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			more = false
-			continue
+		slots <- struct{}{} // soon: writeAnswers goes on without a peer, and append is bounded
+		if reading.Err() != nil {
+			err = context.Cause(reading)
 		}
 		answer := make(chan outcome, 1)
 		answers <- answer // never blocks: there are as many places as slots
