@@ -1,6 +1,7 @@
 package broadcast
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
@@ -32,8 +33,10 @@ const (
 
 // Embedded is a NATS server in this process, for one authority.
 type Embedded struct {
-	Listen   string // host:port for verifiers
-	StoreDir string
+	Listen string // host:port for verifiers
+	// Advertise is the host:port that discovery names, where it is not Listen.
+	Advertise string
+	StoreDir  string
 }
 
 // embedded keeps a server running; the connection to it survives a restart.
@@ -138,7 +141,7 @@ func (e *embedded) stop() {
 	}
 }
 
-func (e *embedded) url() string { return "nats://" + e.cfg.Listen }
+func (e *embedded) url() string { return "nats://" + cmp.Or(e.cfg.Advertise, e.cfg.Listen) }
 
 // InProcessConn connects to whichever server runs now.
 func (e *embedded) InProcessConn() (net.Conn, error) {

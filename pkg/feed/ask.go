@@ -32,13 +32,16 @@ func (f *Feed) ask(ctx context.Context, wait time.Duration) error {
 	f.mu.Lock()
 	f.status.Asks++
 	base, epoch, based := f.position.confirmed, f.position.epoch, f.position.based()
+	silent := f.cfg.Now().Sub(f.live) > heartbeatDue
 	f.mu.Unlock()
-	if f.discovered == nil || f.failures > 0 || f.cfg.Now().Sub(f.lastAsk) > refreshEvery {
+	f.lastAsk = f.cfg.Now()
+	since := f.lastAsk.Sub(f.discoveredAt)
+	if f.discovered == nil || f.failures > 0 || since > refreshEvery || silent && since > rediscoverEvery {
 		if err := f.discover(ctx); err != nil {
 			return err
 		}
+		f.discoveredAt = f.lastAsk
 	}
-	f.lastAsk = f.cfg.Now()
 	if !based {
 		return f.load(ctx)
 	}

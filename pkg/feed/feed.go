@@ -19,17 +19,18 @@ import (
 )
 
 const (
-	heartbeatDue  = 2500 * time.Millisecond // silence longer than this is answered by asking
-	gapPatience   = 100 * time.Millisecond  // how long a missing message may still be under way
-	behindFor     = 3 * time.Second         // how long an authority may lag before that counts as a rollback
-	reanchorAfter = 5 * time.Second         // how often an old heartbeat may make us ask for the time
-	refreshEvery  = time.Minute             // ask for time and discovery, all being well
-	retryEvery    = 200 * time.Millisecond
-	askPause      = 20 * time.Millisecond // between two questions, so that rubbish on the live subject can't make us flood
-	foreignEvery  = time.Second
-	pollWait      = time.Second
-	pruneEvery    = 10 * time.Second
-	tick          = 25 * time.Millisecond
+	heartbeatDue    = 2500 * time.Millisecond // silence longer than this is answered by asking
+	gapPatience     = 100 * time.Millisecond  // how long a missing message may still be under way
+	behindFor       = 3 * time.Second         // how long an authority may lag before that counts as a rollback
+	reanchorAfter   = 5 * time.Second         // how often an old heartbeat may make us ask for the time
+	rediscoverEvery = 5 * time.Second         // while the live feed is silent: it may have moved
+	refreshEvery    = time.Minute             // ask for time and discovery, all being well
+	retryEvery      = 200 * time.Millisecond
+	askPause        = 20 * time.Millisecond // between two questions, so that rubbish on the live subject can't make us flood
+	foreignEvery    = time.Second
+	pollWait        = time.Second
+	pruneEvery      = 10 * time.Second
+	tick            = 25 * time.Millisecond
 )
 
 // Config says whom to follow.
@@ -56,13 +57,14 @@ type Feed struct {
 	wake    chan struct{} // of capacity 1: the loop has reason to look
 
 	// Owned by the goroutine of Run.
-	discovered *wire.Discovery
-	conn       *nats.Conn
-	lastAsk    time.Time
-	lastPrune  time.Time
-	behind     time.Time // since when the authority has been behind us
-	failures   int
-	saveAfter  time.Time
+	discovered   *wire.Discovery
+	discoveredAt time.Time
+	conn         *nats.Conn
+	lastAsk      time.Time
+	lastPrune    time.Time
+	behind       time.Time // since when the authority has been behind us
+	failures     int
+	saveAfter    time.Time
 
 	mu        sync.Mutex // guards the rest, which live messages touch too
 	ring      wire.Keyring

@@ -41,21 +41,33 @@ type authority struct {
 	cut  atomic.Bool // HTTP is out of reach
 	// liveURL, where set, is what discovery names instead of the real feed.
 	liveURL atomic.Pointer[string]
+	mu      sync.RWMutex // guards Log, which restart replaces
 }
 
 func startAuthority(t testing.TB, dir string) *authority {
 	t.Helper()
-	a := &authority{list: denylist.New()}
+	return serve(t, broadcast.Config{Embedded: &broadcast.Embedded{Listen: "127.0.0.1:0", StoreDir: dir}})
+}
+
+func (a *authority) open(t testing.TB, cfg broadcast.Config) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	var err error
-	a.Log, err = broadcast.Open(ctx, broadcast.Config{
-		Embedded: &broadcast.Embedded{Listen: "127.0.0.1:0", StoreDir: dir}, Signer: testSigner(),
-		MaxLifetime: 24 * time.Hour, List: a.list, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
+	cfg.Signer, cfg.MaxLifetime, cfg.List = testSigner(), 24*time.Hour, denylist.New()
+	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	l, err := broadcast.Open(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	a.mu.Lock()
+	a.Log, a.list = l, cfg.List
+	a.mu.Unlock()
+}
+
+func serve(t testing.TB, cfg broadcast.Config) *authority {
+	t.Helper()
+	a := &authority{}
+	a.open(t, cfg)
 	mux := http.NewServeMux()
 	mux.HandleFunc(wire.DiscoveryPath, func(w http.ResponseWriter, r *http.Request) {
 		d, err := a.Discovery()
@@ -94,16 +106,28 @@ func startAuthority(t testing.TB, dir string) *authority {
 		if a.cut.Load() {
 			panic(http.ErrAbortHandler)
 		}
+		a.mu.RLock()
+		defer a.mu.RUnlock()
 		mux.ServeHTTP(w, r)
 	}))
-	t.Cleanup(a.stop)
+	t.Cleanup(func() {
+		a.Server.CloseClientConnections()
+		a.Server.Close()
+		_ = a.Log.Close()
+	})
 	return a
 }
 
-func (a *authority) stop() {
-	a.Server.CloseClientConnections()
-	a.Server.Close()
+// restart closes the log and opens it again, after doing something to its files.
+func (a *authority) restart(t testing.TB, cfg broadcast.Config, between func()) {
+	t.Helper()
+	a.cut.Store(true)
+	a.mu.Lock()
 	_ = a.Log.Close()
+	a.mu.Unlock()
+	between()
+	a.open(t, cfg)
+	a.cut.Store(false)
 }
 
 // revoke makes a token and revokes it.
