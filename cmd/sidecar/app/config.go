@@ -1,0 +1,141 @@
+package app
+
+import (
+	"crypto/ed25519"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/revcast/revcast/internal/config"
+	"github.com/revcast/revcast/internal/sidecar"
+	"github.com/revcast/revcast/internal/wire"
+	"github.com/revcast/revcast/pkg/denylist"
+	"github.com/revcast/revcast/pkg/verifier"
+)
+
+// Config is the sidecar's configuration file. Start from [NewConfig].
+type Config struct {
+	// Listen is the address of the reverse proxy. Default 127.0.0.1:8710. Whoever can
+	// reach the upstream past it is not checked.
+	Listen string `yaml:"listen"`
+
+	// CheckListen is the address for health, readiness and metrics. Default
+	// 127.0.0.1:8711.
+	CheckListen string `yaml:"check_listen"`
+
+	// Authority is the URL of the authority; everything else about it is found there.
+	// Required. Over plain http, whoever is on the path can pose as the authority,
+	// unless AuthorityKeys are given.
+	Authority string `yaml:"authority"`
+
+	// AuthorityKeys pins the authority's signing keys, each the x of its discovery
+	// document. Default none: those that discovery names are trusted.
+	AuthorityKeys []string `yaml:"authority_keys"`
+
+	// Upstream is the URL of the API behind the proxy; its path is put before that of
+	// each request, and Host is passed on as the client sent it. Required.
+	Upstream string `yaml:"upstream"`
+
+	// UpstreamTimeout is how long the upstream may take to begin its answer; then the
+	// client gets 504. Default 1m.
+	UpstreamTimeout time.Duration `yaml:"upstream_timeout"`
+
+	// Issuers are those whose tokens are let through. At least one.
+	Issuers []config.Issuer `yaml:"issuers"`
+
+	// Freshness is what to do while the authority is out of reach.
+	Freshness Freshness `yaml:"freshness"`
+
+	// StateFile keeps the list over restarts, so that one is possible while the
+	// authority is away. Default ./sidecar.state; "" in the file keeps none. One
+	// process uses it.
+	StateFile string `yaml:"state_file"`
+
+	// CacheSize is how many verified signatures are remembered, at about 4 KiB each.
+	// Default 100000. More saves processor time, and nothing else depends on it.
+	CacheSize int `yaml:"cache_size"`
+
+	// Log says what is logged.
+	Log config.Log `yaml:"log"`
+}
+
+// Freshness says how old the list may be, and what happens when it is older.
+type Freshness struct {
+	// MaxStaleness is how long after the last contact the list still counts. Default
+	// 5m. Shorter: a short outage is felt sooner. Longer: a token revoked during an
+	// outage is accepted for longer.
+	MaxStaleness time.Duration `yaml:"max_staleness"`
+	// OnStale is deny (503 until the authority is back) or allow (tokens pass unless
+	// the old list denies them). Default deny. A list that was never loaded allows
+	// nothing either way.
+	OnStale string `yaml:"on_stale"`
+}
+
+const maxStaleness = 7 * 24 * time.Hour
+
+// NewConfig returns the defaults: all but the authority, the upstream and the
+// issuers.
+func NewConfig() Config {
+	return Config{
+		Listen: "127.0.0.1:8710", CheckListen: "127.0.0.1:8711",
+		UpstreamTimeout: sidecar.DefaultUpstreamTimeout,
+		Freshness:       Freshness{denylist.DefaultMaxStaleness, "deny"},
+		StateFile:       "./sidecar.state", CacheSize: verifier.DefaultCacheSize,
+		Log: config.DefaultLog(),
+	}
+}
+
+// check reports the first thing that is wrong with a configuration.
+func (c Config) check() error {
+	if err := config.Check(
+		config.Address("listen", c.Listen), config.Address("check_listen", c.CheckListen),
+		config.HTTPURL("authority", c.Authority), config.HTTPURL("upstream", c.Upstream),
+		config.Between("upstream_timeout", c.UpstreamTimeout, time.Millisecond, 24*time.Hour),
+		config.Between("freshness.max_staleness", c.Freshness.MaxStaleness, time.Second, maxStaleness),
+		config.OneOf("freshness.on_stale", c.Freshness.OnStale, "deny", "allow"),
+		config.Each("authority_keys", c.AuthorityKeys, checkKey), c.Log.Check("log"),
+	); err != nil {
+		return err
+	}
+	if c.CacheSize < 1 {
+		return config.Errorf("cache_size", "must be at least 1, not %d", c.CacheSize)
+	}
+	if len(c.Issuers) == 0 {
+		return config.Errorf("issuers", "at least one is required")
+	}
+	for i, issuer := range c.Issuers {
+		key := fmt.Sprintf("issuers[%d]", i)
+		if err := issuer.Check(key); err != nil {
+			return err
+		}
+		if slices.ContainsFunc(c.Issuers[:i], func(o config.Issuer) bool { return o.Issuer == issuer.Issuer }) {
+			return config.Errorf(key+".issuer", "%q is there twice", issuer.Issuer)
+		}
+	}
+	if c.StateFile != "" {
+		dir := filepath.Dir(c.StateFile)
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			return config.Errorf("state_file", "%s is not a directory", dir)
+		}
+	}
+	return nil
+}
+
+func checkKey(key, x string) error {
+	if _, err := wire.ParseKey(x); err != nil {
+		return config.Errorf(key, "%v", err)
+	}
+	return nil
+}
+
+// keys are the pinned keys of a checked configuration.
+func (c Config) keys() (keys []ed25519.PublicKey) {
+	for _, x := range c.AuthorityKeys {
+		if key, err := wire.ParseKey(x); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
