@@ -130,6 +130,8 @@ func decide(who *client, c selectorCommand, issuers map[string]Issuer, now time.
 		return no(badRequest, "issuer is missing")
 	case !ok:
 		return no(badRequest, "issuer is not configured here")
+	case len(c.Reason) > denylist.MaxNote:
+		return no(badRequest, "reason is at most %d bytes", denylist.MaxNote)
 	case wide && !c.Confirm:
 		return no(badRequest, "this selector matches every token of the issuer, or of one of its keys: say \"confirm\": true if that is meant")
 	}

@@ -1,0 +1,112 @@
+package authority
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/revcast/revcast/internal/token"
+	"github.com/revcast/revcast/internal/token/tokentest"
+	"github.com/revcast/revcast/pkg/denylist"
+)
+
+// The same endpoint on real tokens, read by the real reader.
+func TestRealTokens(t *testing.T) {
+	key, stranger := tokentest.NewKey("k1", "ES256"), tokentest.NewKey("k1", "ES256")
+	idp := tokentest.NewIdP(key)
+	reader, err := token.NewReader([]token.Issuer{{
+		Issuer: issuer, JWKSURI: "https://idp.example/jwks", Algorithms: []string{"ES256"}, Audiences: []string{"api"}, MaxLifetime: lifetime,
+	}}, idp.Client(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { reader.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+
+	claims := func(change map[string]any) map[string]any {
+		c := map[string]any{
+			"iss": issuer, "sub": "alice", "client_id": "web", "aud": "api", "jti": "j1",
+			"iat": now.Unix(), "exp": now.Add(lifetime).Unix(),
+		}
+		for name, v := range change {
+			if v == nil {
+				delete(c, name)
+			} else {
+				maps.Copy(c, map[string]any{name: v})
+			}
+		}
+		return c
+	}
+	good := key.Token(claims(nil))
+	input := good[:strings.LastIndexByte(good, '.')]
+	nameless := key.Token(claims(map[string]any{"jti": nil}))
+	for _, c := range []struct {
+		name, token string
+		want        kind
+		selector    string
+	}{
+		{"a token", good, revoked, "{jti=\"j1\"}"},
+		{"another signature of it", key.SignInput(input), revoked, "{jti=\"j1\"}"},
+		{"without jti", nameless, revoked, "{fingerprint=\"" + denylist.FingerprintOf(nameless[:strings.LastIndexByte(nameless, '.')]) + "\"}"},
+		{"not valid yet", key.Token(claims(map[string]any{"nbf": now.Add(10 * time.Minute).Unix()})), revoked, "{jti=\"j1\"}"},
+		{"for another audience", key.Token(claims(map[string]any{"aud": "other"})), revoked, "{jti=\"j1\"}"},
+		{"expired", key.Token(claims(map[string]any{"exp": now.Add(-denylist.MaxLeeway).Unix()})), nothing, ""},
+		{"forged", stranger.Token(claims(nil)), nothing, ""},
+		{"of another issuer", key.Token(claims(map[string]any{"iss": issuer + "/"})), nothing, ""},
+		{"a logout token", key.Sign(`{"alg":"ES256","kid":"k1","typ":"logout+jwt"}`, `{"iss":"`+issuer+`"}`), nothing, ""},
+		{"unsigned", "eyJhbGciOiJub25lIn0.e30.x", nothing, ""},
+		{"jti is a number", key.Token(claims(map[string]any{"jti": 7})), nothing, ""},
+		{"two jtis", key.Sign(`{"alg":"ES256","kid":"k1"}`, `{"iss":"`+issuer+`","jti":"a","jti":"b"}`), nothing, ""},
+		{"ten years", key.Token(claims(map[string]any{"exp": now.Add(10 * 365 * 24 * time.Hour).Unix()})), badRequest, ""},
+		{"another client's", key.Token(claims(map[string]any{"client_id": "spa"})), notOwner, ""},
+		{"opaque", "mF_9.B5f-4.1JqM.x", unsupported, ""},
+		{"with a line break", good + "\n", unsupported, ""},
+		{"over 8 KiB", pad(good, 8<<10+1), badRequest, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			log := &fakeLog{}
+			a := newAuthority(t, log, func(config *Config) { config.Tokens = reader })
+			w := do(a, speakers["rfc7009"].request("web", webSecret, c.token))
+			speakers["rfc7009"].check(t, w, c.want)
+			if strings.Contains(w.Body.String(), c.token) {
+				t.Errorf("the answer holds the token")
+			}
+			var selectors []string
+			for _, r := range log.all() {
+				selectors = append(selectors, r.Selector.String())
+			}
+			if got := strings.Join(selectors, " "); got != c.selector {
+				t.Errorf("stored %s, want %s", got, c.selector)
+			}
+		})
+	}
+}
+
+// While an issuer's keys can't be had, nobody is told that a token is dealt with.
+func TestKeysUnavailable(t *testing.T) {
+	key := tokentest.NewKey("k1", "ES256")
+	idp := tokentest.NewIdP()
+	idp.Answer(http.StatusServiceUnavailable, "")
+	reader, err := token.NewReader([]token.Issuer{{
+		Issuer: issuer, JWKSURI: "https://idp.example/jwks", Algorithms: []string{"ES256"},
+	}}, idp.Client(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := &fakeLog{}
+	a := newAuthority(t, log, func(c *Config) { c.Tokens = reader })
+	raw := key.Token(map[string]any{"iss": issuer, "jti": "j", "client_id": "web", "exp": now.Add(time.Minute).Unix()})
+	speakers["rfc7009"].check(t, do(a, speakers["rfc7009"].request("web", webSecret, raw)), unavailable)
+	if len(log.all()) != 0 {
+		t.Error("stored")
+	}
+}
