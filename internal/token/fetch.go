@@ -10,7 +10,7 @@ import (
 
 const maxDocument = 1 << 20 // bytes, after decompression
 
-// NewHTTPClient returns a client for fetching keys that keeps few connections.
+// newHTTPClient returns a client for fetching keys that keeps few connections.
 func newHTTPClient() *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 1

@@ -29,7 +29,7 @@ var (
 	errTimeout  = errors.New("the fetch takes longer than 2 seconds")
 	errEnded    = errors.New("fetching has ended")
 	errNotYet   = errors.New("not fetched yet")
-	errIndirect = errors.New("unusable in the key document")
+	errUnusable = errors.New("unusable in the key document")
 )
 
 // keySet holds the keys of one issuer. Its Run goroutine is the only one that
@@ -217,7 +217,7 @@ func (s *keySet) lookup(ctx context.Context, h header) (*key, error) {
 		return k, err
 	case err != nil:
 		// The issuer may mend its document: the token's time may be still to come.
-		why = fmt.Errorf("%w: %w", errIndirect, err)
+		why = fmt.Errorf("%w: %w", errUnusable, err)
 	case why == nil:
 		return nil, fmt.Errorf("%w: kid %.64q of %.128q", ErrUnknownKey, h.kid, s.issuer)
 	}

@@ -170,6 +170,47 @@ func TestRecoveryFromTheStart(t *testing.T) {
 	}
 }
 
+// TestRecoveryWithinTenSeconds: wherever between two attempts the issuer comes
+// back, and though nobody asks.
+func TestRecoveryWithinTenSeconds(t *testing.T) {
+	for name, fail := range map[string]func(*tokentest.IdP){"503": answer(503, ""), "hang": (*tokentest.IdP).Hang} {
+		for phase := time.Duration(0); phase < 10*time.Second; phase += 250 * time.Millisecond {
+			idp := tokentest.NewIdP()
+			fail(idp)
+			r := newReader(t, idp, "ES256")
+			bubble(t, r, func(t *testing.T) {
+				time.Sleep(time.Minute + phase)
+				idp.Serve(es256())
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				if err := r.Ready(); err != nil {
+					t.Errorf("%s, phase %s: %v", name, phase, err)
+				}
+			})
+		}
+	}
+}
+
+// TestBodyIsCapped: no more than the cap is read, whatever is sent.
+func TestBodyIsCapped(t *testing.T) {
+	idp := tokentest.NewIdP()
+	read := 0
+	idp.AnswerFunc(func(r *http.Request) (*http.Response, error) {
+		a := tokentest.Response(r, 200, "")
+		a.ContentLength = -1
+		a.Body = io.NopCloser(readerFunc(func(b []byte) (int, error) {
+			if read += len(b); read > 2*maxDocument {
+				return 0, io.ErrUnexpectedEOF
+			}
+			return len(b), nil
+		}))
+		return a, nil
+	})
+	if _, err := fetchDocument(t.Context(), restrict(idp.Client()), jwksURI); err == nil || read > 2*maxDocument {
+		t.Errorf("read %d bytes, %v", read, err)
+	}
+}
+
 func TestRedirectWithinTheHost(t *testing.T) {
 	idp := tokentest.NewIdP()
 	idp.AnswerFunc(func(r *http.Request) (*http.Response, error) {

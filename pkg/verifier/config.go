@@ -33,7 +33,8 @@ type Config struct {
 	// allows nothing either way.
 	OnStale StalePolicy
 	// CacheSize bounds the signature cache, in tokens of up to 1 KiB; a longer one
-	// counts once for each KiB. Such a token takes about 4 KiB of memory. 0:
+	// counts once for each KiB. Such a token takes about 4 KiB of memory, so a full
+	// cache of the default size 400 MB; it fills with validly signed tokens only. 0:
 	// [DefaultCacheSize].
 	CacheSize int
 	// HTTPClient fetches the issuers' keys; only its Transport is used. nil: one of

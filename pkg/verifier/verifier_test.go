@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -318,6 +319,31 @@ func TestPromptUnderConcurrency(t *testing.T) {
 	running.Wait()
 	r.Close()
 	r.want(t, raws[0], Revoked)
+}
+
+// TestGate: closing waits for those inside and lets nobody in after.
+func TestGate(t *testing.T) {
+	var g gate
+	if !g.enter() {
+		t.Fatal("not let in")
+	}
+	done := make(chan bool)
+	go func() { done <- g.close() }()
+	for g.enter() {
+		g.leave()
+	}
+	for range 1000 {
+		runtime.Gosched()
+		select {
+		case <-done:
+			t.Fatal("closed with somebody inside")
+		default:
+		}
+	}
+	g.leave()
+	if !<-done || g.close() || g.enter() {
+		t.Error("not closed once and for all")
+	}
 }
 
 func TestConfig(t *testing.T) {
