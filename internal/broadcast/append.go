@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -14,9 +15,10 @@ import (
 
 const (
 	queueSize = 4096
-	// committers is how many batches may be on their way to the disk: one is being
-	// written while the next one gathers.
-	committers = 2
+	// maxInFlight is how many batches may wait for their acknowledgements.
+	maxInFlight = 4
+	// maxGather is how long a batch waits for one before it, or for more requests.
+	maxGather = 2 * time.Millisecond
 	// MaxAppend bounds the revocations of one Append.
 	MaxAppend = 1000
 )
@@ -66,51 +68,115 @@ func (l *Log) Append(ctx context.Context, revocations ...denylist.Revocation) (u
 	}
 }
 
-// commit turns what is queued into batches until ctx ends.
+// batch is requests on their way to become one message.
+type batch struct {
+	requests []*request
+	size     int // bytes of entries and commas
+	entries  int
+}
+
+func (b *batch) fits(r *request) bool {
+	return b.size+r.size <= wire.MaxMessage-wire.BatchOverhead && b.entries+len(r.entries) <= wire.MaxBatchEntries
+}
+
+func (b *batch) add(r *request) {
+	b.requests = append(b.requests, r)
+	b.size += r.size
+	b.entries += len(r.entries)
+}
+
+// commit turns what is queued into batches until ctx ends. While one batch is
+// being written the next one gathers, since a message costs an fsync whatever its
+// size; only where an acknowledgement takes long is another sent after it.
 func (l *Log) commit(ctx context.Context) {
-	var held *request // taken from the queue, too large for the batch before
-	for {
-		first := held
-		if held = nil; first == nil {
-			select {
-			case first = <-l.queue:
-			case <-ctx.Done():
-				l.refuseQueued()
-				return
-			}
+	var (
+		held     *request // taken from the queue, too large for the batch before
+		inFlight int
+		finished = make(chan published)
+		last     published
+	)
+	finish := func(p published) {
+		inFlight--
+		last = p
+	}
+	defer func() {
+		for inFlight > 0 {
+			finish(<-finished)
 		}
-		requests, size, count := []*request{first}, first.size, len(first.entries)
-	gather:
-		for {
-			select {
-			case r := <-l.queue:
-				if size+r.size > wire.MaxMessage-wire.BatchOverhead || count+len(r.entries) > wire.MaxBatchEntries {
-					held = r
-					break gather
-				}
-				requests, size, count = append(requests, r), size+r.size, count+len(r.entries)
-			default:
-				break gather
-			}
-		}
-		entries := make([][]byte, 0, count)
-		for _, r := range requests {
-			entries = append(entries, r.entries...)
-		}
-		var a answer
-		a.position, a.err = l.publish(ctx, wire.LogBatch, l.cfg.Signer.SealBatch(l.currentEpoch(), l.now(), entries))
-		if a.err == nil {
-			l.counters.batches.Add(1)
-			l.counters.entries.Add(uint64(count))
-		}
-		for _, r := range requests {
-			r.answer <- a
-		}
-		if held != nil && ctx.Err() != nil {
+		if held != nil {
 			held.answer <- answer{err: errClosing}
+		}
+		l.refuseQueued()
+	}()
+	for ctx.Err() == nil {
+		var b batch
+		if held != nil {
+			b.add(held)
 			held = nil
 		}
+		var patience <-chan time.Time
+		for held == nil {
+			if n := len(b.requests); n > 0 && (inFlight == 0 && n >= last.requests || ctx.Err() != nil) {
+				break
+			}
+			if len(b.requests) > 0 && patience == nil {
+				// Callers just answered are about to be back: waiting a little for as many as
+				// last time makes one batch of what would be two.
+				wait := maxGather
+				if inFlight == 0 {
+					wait = min(maxGather, last.took/4)
+				}
+				patience = time.After(wait)
+			}
+			select {
+			case r := <-l.queue:
+				if len(b.requests) == 0 || b.fits(r) {
+					b.add(r)
+				} else {
+					held = r
+				}
+				continue
+			case p := <-finished:
+				finish(p)
+				patience = nil
+				continue
+			case <-patience:
+			case <-ctx.Done():
+			}
+			break
+		}
+		for inFlight == maxInFlight {
+			finish(<-finished)
+		}
+		if len(b.requests) > 0 {
+			inFlight++
+			go func() { finished <- l.write(ctx, b) }()
+		}
 	}
+}
+
+// published is what is known of a batch after it was answered.
+type published struct {
+	requests int
+	took     time.Duration
+}
+
+func (l *Log) write(ctx context.Context, b batch) published {
+	start := time.Now()
+	entries := make([][]byte, 0, b.entries)
+	for _, r := range b.requests {
+		entries = append(entries, r.entries...)
+	}
+	var a answer
+	a.position, a.err = l.publish(ctx, wire.LogBatch, l.cfg.Signer.SealBatch(l.currentEpoch(), l.now(), entries))
+	if a.err == nil {
+		l.counters.batches.Add(1)
+		l.counters.entries.Add(uint64(b.entries))
+	}
+	for _, r := range b.requests {
+		r.answer <- a
+	}
+	return published{len(b.requests), time.Since(start)}
 }
 
 func (l *Log) refuseQueued() {

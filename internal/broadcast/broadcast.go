@@ -129,9 +129,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	run, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
 	l.wg.Go(func() { l.follow(run) })
-	for range committers {
-		l.wg.Go(func() { l.commit(run) })
-	}
+	l.wg.Go(func() { l.commit(run) })
 	if err := l.await(ctx, func() bool { return l.caught }); err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("read the log: %w", err)

@@ -87,12 +87,14 @@ func (l *List) Prune(now time.Time) (dropped int) {
 
 // Check answers whether t is revoked, as of now.
 func (l *List) Check(t *Token, now time.Time) Verdict {
+	// The age first: read after the match, it could be that of a list that has since
+	// been given what the match did not find.
+	age, loaded := l.Age(now)
 	v := l.match(t)
+	v.Age = age
 	if v.Status == Revoked {
 		return v
 	}
-	age, loaded := l.Age(now)
-	v.Age = age
 	switch {
 	case !loaded:
 		v.Status, v.Why = Unknown, Loading

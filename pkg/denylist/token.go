@@ -124,11 +124,12 @@ func (t *Token) compute(shape Shape) probe {
 	names := shape.Names()
 	total := 1
 	for _, n := range names {
-		total *= len(t.values[n])
-		if total == 0 {
-			return probe{shape: shape}
+		if len(t.values[n]) == 0 {
+			return probe{shape: shape} // it lacks the claim, so no selector of the shape matches
 		}
-		if total > maxDigests {
+	}
+	for _, n := range names {
+		if total *= len(t.values[n]); total > maxDigests {
 			return probe{shape: shape, tooLarge: true}
 		}
 	}

@@ -1,0 +1,178 @@
+package broadcast
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/revcast/revcast/internal/wire"
+	"github.com/revcast/revcast/pkg/denylist"
+)
+
+// cluster starts three NATS servers that fsync before they acknowledge.
+func cluster(t testing.TB) []*server.Server {
+	t.Helper()
+	var servers []*server.Server
+	var routes []*url.URL
+	var ports []int
+	for range 3 {
+		port := freePort(t)
+		ports = append(ports, port)
+		routes = append(routes, &url.URL{Scheme: "nats", Host: fmt.Sprint("127.0.0.1:", port)})
+	}
+	for i := range 3 {
+		srv, err := server.NewServer(&server.Options{
+			ServerName: fmt.Sprint("n", i), Host: "127.0.0.1", Port: server.RANDOM_PORT,
+			HTTPHost: "127.0.0.1", HTTPPort: server.RANDOM_PORT,
+			JetStream: true, StoreDir: t.TempDir(), SyncAlways: true, NoSigs: true, NoLog: true,
+			Cluster: server.ClusterOpts{Name: "c", Host: "127.0.0.1", Port: ports[i]}, Routes: routes,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go srv.Start()
+		t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+		servers = append(servers, srv)
+	}
+	for _, srv := range servers {
+		if !srv.ReadyForConnections(20 * time.Second) {
+			t.Fatal("a NATS server did not start")
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		leader := false
+		for _, s := range servers {
+			leader = leader || s.JetStreamIsLeader()
+		}
+		if leader {
+			return servers
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the cluster found no leader")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func openOn(t testing.TB, servers []*server.Server) testLog {
+	t.Helper()
+	var urls, monitors []string
+	for _, s := range servers {
+		urls = append(urls, s.ClientURL())
+		monitors = append(monitors, "http://"+s.MonitorAddr().String())
+	}
+	list := denylist.New()
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	l, err := Open(ctx, Config{
+		External: &External{URL: strings.Join(urls, ","), Replicas: 3, VerifierURL: urls[0], MonitorURLs: monitors},
+		Signer:   testSigner(), MaxLifetime: 24 * time.Hour, List: list, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return testLog{l, list}
+}
+
+func TestDurableTwoAuthoritiesOnAClusterThatLosesANode(t *testing.T) {
+	servers := cluster(t)
+	a, b := openOn(t, servers), openOn(t, servers)
+	if a.Stats().Epoch != b.Stats().Epoch {
+		t.Fatal("two authorities made two logs")
+	}
+	revoke := func(l testLog, name string, n int) (acked []denylist.Revocation) {
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		for i := range n {
+			wg.Go(func() {
+				r := revocation(fmt.Sprint(name, i))
+				for range 40 { // a retry is harmless
+					if _, err := l.Append(t.Context(), r); err == nil {
+						mu.Lock()
+						defer mu.Unlock()
+						acked = append(acked, r)
+						return
+					}
+				}
+				t.Errorf("%s%d was never stored", name, i)
+			})
+		}
+		wg.Wait()
+		return acked
+	}
+	acked := append(revoke(a, "a", 50), revoke(b, "b", 50)...)
+
+	leader := servers[0]
+	if info, err := a.stream.Info(t.Context()); err == nil {
+		for _, s := range servers {
+			if s.Name() == info.Cluster.Leader {
+				leader = s
+			}
+		}
+	}
+	leader.Shutdown()
+	acked = append(acked, revoke(a, "c", 20)...)
+	acked = append(acked, revoke(b, "d", 20)...)
+
+	for _, l := range []testLog{a, b} {
+		for _, r := range acked {
+			token := presented(t, r)
+			if err := l.await(t.Context(), func() bool { return l.list.Check(token, time.Now()).Status == denylist.Revoked }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := l.Stats().Alarms; n != 0 {
+			t.Errorf("%d alarms", n)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		was := l.Stats().AsOf
+		if err := l.await(ctx, func() bool { return l.asOf.After(was) }); err != nil {
+			t.Errorf("no heartbeat after the leader was lost: %v", err)
+		}
+		cancel()
+		entries, _ := l.page(t, 0, wire.ChainStart(l.Stats().Epoch))
+		if len(entries) < len(acked) {
+			t.Errorf("%d revocations in the log, %d acknowledged", len(entries), len(acked))
+		}
+	}
+}
+
+func TestDurableFsyncOfAClusterIsProved(t *testing.T) {
+	for _, always := range []bool{true, false} {
+		srv, err := server.NewServer(&server.Options{
+			Host: "127.0.0.1", Port: server.RANDOM_PORT, HTTPHost: "127.0.0.1", HTTPPort: server.RANDOM_PORT,
+			JetStream: true, StoreDir: t.TempDir(), SyncAlways: always, NoSigs: true, NoLog: true,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		srv.Start()
+		t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+		if !srv.ReadyForConnections(10 * time.Second) {
+			t.Fatal("the NATS server did not start")
+		}
+		got, err := syncsAlways(t.Context(), "http://"+srv.MonitorAddr().String())
+		if err != nil || got != always {
+			t.Errorf("sync always %v: found %v, %v", always, got, err)
+		}
+	}
+}
