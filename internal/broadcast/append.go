@@ -94,10 +94,12 @@ func (l *Log) commit(ctx context.Context) {
 		inFlight int
 		finished = make(chan published)
 		last     published
+		b        batch // that gathers
+		expected int   // requests: those just answered, whose callers may be back soon, and those gathered by then
 	)
 	finish := func(p published) {
 		inFlight--
-		last = p
+		last, expected = p, p.requests+len(b.requests)
 	}
 	defer func() {
 		for inFlight > 0 {
@@ -109,19 +111,19 @@ func (l *Log) commit(ctx context.Context) {
 		l.refuseQueued()
 	}()
 	for ctx.Err() == nil {
-		var b batch
+		b = batch{}
 		if held != nil {
 			b.add(held)
 			held = nil
 		}
 		var patience <-chan time.Time
 		for held == nil {
-			if n := len(b.requests); n > 0 && (inFlight == 0 && n >= last.requests || ctx.Err() != nil) {
+			if n := len(b.requests); n > 0 && (inFlight == 0 && n >= expected || ctx.Err() != nil) {
 				break
 			}
 			if len(b.requests) > 0 && patience == nil {
-				// Callers just answered are about to be back: waiting a little for as many as
-				// last time makes one batch of what would be two.
+				// Waiting a little for callers that are about to be back makes one batch of
+				// what would be two.
 				wait := maxGather
 				if inFlight == 0 {
 					wait = min(maxGather, last.took/4)
@@ -150,7 +152,7 @@ func (l *Log) commit(ctx context.Context) {
 		}
 		if len(b.requests) > 0 {
 			inFlight++
-			go func() { finished <- l.write(ctx, b) }()
+			go func(b batch) { finished <- l.write(ctx, b) }(b)
 		}
 	}
 }
