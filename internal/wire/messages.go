@@ -79,18 +79,18 @@ type batchJSON struct {
 	Version  int         `json:"v"`
 	Epoch    string      `json:"epoch"`
 	IssuedAt int64       `json:"issued_at"`
-	Entries  []entryJSON `json:"entries"`
+	Entries  []entryJSON `json:"entries"` // nil: missing
 }
 
 type entryJSON struct {
-	Issuer       string             `json:"iss"`
-	Selector     *denylist.Selector `json:"sel"` // a missing one must not read as {}, the whole issuer
-	IssuedBefore int64              `json:"issued_before,omitzero"`
-	Expires      int64              `json:"exp"`
-	Exact        bool               `json:"exact,omitzero"`
-	At           int64              `json:"at"`
-	By           string             `json:"by,omitzero"`
-	Reason       string             `json:"reason,omitzero"`
+	Issuer       string            `json:"iss"`
+	Selector     map[string]string `json:"sel"` // nil: missing, which must not read as {}, the whole issuer
+	IssuedBefore *int64            `json:"issued_before,omitzero"`
+	Expires      int64             `json:"exp"`
+	Exact        bool              `json:"exact,omitzero"`
+	At           *int64            `json:"at"`
+	By           string            `json:"by,omitzero"`
+	Reason       string            `json:"reason,omitzero"`
 }
 
 // EncodeEntry writes one entry of a batch, so that whoever collects a batch knows
@@ -100,13 +100,16 @@ func EncodeEntry(r denylist.Revocation) ([]byte, error) {
 		return nil, err
 	}
 	e := entryJSON{
-		Issuer: r.Issuer, Selector: &r.Selector, Expires: r.Expires.Unix(), Exact: r.ExactExpiry,
-		At: r.At.UnixMicro(), By: r.By, Reason: r.Reason,
+		Issuer: r.Issuer, Selector: map[string]string{}, Expires: r.Expires.Unix(), Exact: r.ExactExpiry,
+		At: new(r.At.UnixMicro()), By: r.By, Reason: r.Reason,
+	}
+	for _, p := range r.Selector.Pairs() {
+		e.Selector[p.Claim] = p.Value
 	}
 	if !r.IssuedBefore.IsZero() {
-		e.IssuedBefore = r.IssuedBefore.Unix()
+		e.IssuedBefore = new(r.IssuedBefore.Unix())
 	}
-	return json.Marshal(e)
+	return json.Marshal(e, json.Deterministic(true))
 }
 
 // SealBatch signs a batch of encoded entries. Its size is at most the entries'
@@ -136,27 +139,41 @@ func decodeBatch(payload []byte) (*Batch, error) {
 	if err := checkHead(j.Version, j.Epoch, j.IssuedAt); err != nil {
 		return nil, fmt.Errorf("%w: batch: %w", ErrFormat, err)
 	}
+	if j.Entries == nil {
+		return nil, fmt.Errorf("%w: batch: no entries", ErrFormat)
+	}
 	if len(j.Entries) > maxBatchEntries {
 		return nil, fmt.Errorf("%w: batch: more than %d entries", ErrFormat, maxBatchEntries)
 	}
 	b := &Batch{Epoch: j.Epoch, IssuedAt: time.UnixMicro(j.IssuedAt), Entries: make([]denylist.Revocation, len(j.Entries))}
 	for i, e := range j.Entries {
-		if e.Selector == nil {
-			return nil, fmt.Errorf("%w: batch: entry %d: no selector", ErrFormat, i)
-		}
-		r := denylist.Revocation{
-			Issuer: e.Issuer, Selector: *e.Selector, Expires: time.Unix(e.Expires, 0), ExactExpiry: e.Exact,
-			At: time.UnixMicro(e.At), By: e.By, Reason: e.Reason,
-		}
-		if e.IssuedBefore != 0 {
-			r.IssuedBefore = time.Unix(e.IssuedBefore, 0)
-		}
-		if err := r.Validate(); err != nil {
+		r, err := e.revocation()
+		if err != nil {
 			return nil, fmt.Errorf("%w: batch: entry %d: %w", ErrFormat, i, err)
 		}
 		b.Entries[i] = r
 	}
 	return b, nil
+}
+
+func (e entryJSON) revocation() (r denylist.Revocation, err error) {
+	if e.Selector == nil || e.At == nil {
+		return r, errors.New("no sel or no at")
+	}
+	r = denylist.Revocation{
+		Issuer: e.Issuer, Expires: time.Unix(e.Expires, 0), ExactExpiry: e.Exact,
+		At: time.UnixMicro(*e.At), By: e.By, Reason: e.Reason,
+	}
+	if r.Selector, err = denylist.NewSelector(e.Selector); err != nil {
+		return r, err
+	}
+	if e.IssuedBefore != nil {
+		if *e.IssuedBefore <= 0 { // the zero time.Time would read as no cut-off
+			return r, errors.New("issued_before must lie between 1970 and 9999")
+		}
+		r.IssuedBefore = time.Unix(*e.IssuedBefore, 0)
+	}
+	return r, r.Validate()
 }
 
 // Heartbeat says where the log stands: up to Position it hashes to Chain, and it
@@ -171,19 +188,19 @@ type Heartbeat struct {
 }
 
 type heartbeatJSON struct {
-	Version  int    `json:"v"`
-	Epoch    string `json:"epoch"`
-	Position uint64 `json:"position"`
-	Chain    Chain  `json:"chain"`
-	AsOf     int64  `json:"as_of"`
-	IssuedAt int64  `json:"issued_at"`
-	Nonce    string `json:"nonce,omitzero"`
+	Version  int     `json:"v"`
+	Epoch    string  `json:"epoch"`
+	Position *uint64 `json:"position"` // nil: missing
+	Chain    *Chain  `json:"chain"`
+	AsOf     int64   `json:"as_of"`
+	IssuedAt int64   `json:"issued_at"`
+	Nonce    string  `json:"nonce,omitzero"`
 }
 
 // SealHeartbeat signs a heartbeat.
 func (s Signer) SealHeartbeat(h Heartbeat) ([]byte, error) {
 	payload, err := json.Marshal(heartbeatJSON{
-		Version, h.Epoch, h.Position, h.Chain, h.AsOf.UnixMicro(), h.IssuedAt.UnixMicro(), h.Nonce,
+		Version, h.Epoch, &h.Position, &h.Chain, h.AsOf.UnixMicro(), h.IssuedAt.UnixMicro(), h.Nonce,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode a heartbeat: %w", err)
@@ -199,6 +216,8 @@ func decodeHeartbeat(payload []byte) (*Heartbeat, error) {
 	err := checkHead(j.Version, j.Epoch, j.IssuedAt)
 	switch {
 	case err != nil:
+	case j.Position == nil || j.Chain == nil:
+		err = errors.New("no position or no chain")
 	case j.AsOf <= 0 || j.AsOf > j.IssuedAt:
 		err = errors.New("as_of lies after issued_at")
 	case len(j.Nonce) > maxNonce:
@@ -207,7 +226,7 @@ func decodeHeartbeat(payload []byte) (*Heartbeat, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: heartbeat: %w", ErrFormat, err)
 	}
-	return &Heartbeat{j.Epoch, j.Position, j.Chain, time.UnixMicro(j.AsOf), time.UnixMicro(j.IssuedAt), j.Nonce}, nil
+	return &Heartbeat{j.Epoch, *j.Position, *j.Chain, time.UnixMicro(j.AsOf), time.UnixMicro(j.IssuedAt), j.Nonce}, nil
 }
 
 func checkHead(version int, epoch string, issuedAt int64) error {

@@ -28,11 +28,11 @@ type Snapshot struct {
 }
 
 type snapshotJSON struct {
-	Version  int    `json:"v"`
-	Epoch    string `json:"epoch"`
-	Position uint64 `json:"position"`
-	Chain    Chain  `json:"chain"`
-	IssuedAt int64  `json:"issued_at"`
+	Version  int     `json:"v"`
+	Epoch    string  `json:"epoch"`
+	Position *uint64 `json:"position"` // nil: missing
+	Chain    *Chain  `json:"chain"`
+	IssuedAt int64   `json:"issued_at"`
 }
 
 const (
@@ -132,7 +132,7 @@ func readSection(r io.Reader) (s denylist.Section, err error) {
 	}
 	s.Window = int64(binary.BigEndian.Uint64(b[:]))
 	count := binary.BigEndian.Uint64(b[8:])
-	if s.Window < 0 || s.Window > maxUnixMicro/microsPerSecond || s.Window != denylist.WindowEnd(s.Window) {
+	if s.Window < 0 || s.Window > denylist.WindowEnd(maxUnixMicro/microsPerSecond) || s.Window != denylist.WindowEnd(s.Window) {
 		return s, fmt.Errorf("%w: window %d", ErrFormat, s.Window)
 	}
 	if count == 0 {
@@ -186,7 +186,7 @@ func truncated(err error) error {
 func (s Signer) WriteSnapshot(w io.Writer, snap Snapshot, sections iter.Seq[denylist.Section]) error {
 	sum := sha256.New()
 	out := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
-	header, err := json.Marshal(snapshotJSON{Version, snap.Epoch, snap.Position, snap.Chain, snap.IssuedAt.UnixMicro()})
+	header, err := json.Marshal(snapshotJSON{Version, snap.Epoch, &snap.Position, &snap.Chain, snap.IssuedAt.UnixMicro()})
 	if err != nil {
 		return fmt.Errorf("encode the snapshot's header: %w", err)
 	}
@@ -229,6 +229,9 @@ func (ring Keyring) ReadSnapshot(r io.Reader) (*Snapshot, error) {
 	if err := checkHead(j.Version, j.Epoch, j.IssuedAt); err != nil {
 		return nil, fmt.Errorf("%w: snapshot header: %w", ErrFormat, err)
 	}
+	if j.Position == nil || j.Chain == nil {
+		return nil, fmt.Errorf("%w: snapshot header: no position or no chain", ErrFormat)
+	}
 	sections, err := ReadSections(in)
 	if err != nil {
 		return nil, err
@@ -246,7 +249,7 @@ func (ring Keyring) ReadSnapshot(r io.Reader) (*Snapshot, error) {
 	if err := ring.verify(KeyID(tail[:keyIDSize]), kindSnapshot, sum, tail[keyIDSize:len(tail)-1]); err != nil {
 		return nil, err
 	}
-	return &Snapshot{j.Epoch, j.Position, j.Chain, time.UnixMicro(j.IssuedAt), sections}, nil
+	return &Snapshot{j.Epoch, *j.Position, *j.Chain, time.UnixMicro(j.IssuedAt), sections}, nil
 }
 
 type hashing struct {
