@@ -48,6 +48,11 @@ type NATS struct {
 	// nothing else. Default 127.0.0.1:4222.
 	Listen string `yaml:"listen"`
 
+	// Advertise is the host:port that verifiers are told to connect to, where it is
+	// not Listen: behind a load balancer or a port mapping. Default Listen, with the
+	// host that the verifier reached the authority by where Listen is 0.0.0.0 or [::].
+	Advertise string `yaml:"advertise"`
+
 	// URL is a cluster with JetStream, "nats://a:4222,nats://b:4222", instead of the
 	// embedded server: more moving parts, and no single disk to lose. Its servers must
 	// run with sync_interval: always. May hold user and password.
@@ -189,9 +194,16 @@ func (n NATS) check() error {
 				return config.Errorf("nats."+key, "is for a cluster elsewhere, and needs nats.url")
 			}
 		}
+		if n.Advertise != "" {
+			if err := config.Address("nats.advertise", n.Advertise); err != nil {
+				return err
+			}
+		}
 		return config.Address("nats.listen", n.Listen)
 	case n.Replicas < 1 || n.Replicas > 5:
 		return config.Errorf("nats.replicas", "must be from 1 to 5, not %d", n.Replicas)
+	case n.Advertise != "":
+		return config.Errorf("nats.advertise", "is for the embedded server; a cluster's is nats.verifier_url")
 	}
 	if n.VerifierURL == "" && (config.HasUser(n.URL) || n.CredentialsFile != "") {
 		// Handing our own user to verifiers would let each of them write the log.

@@ -169,7 +169,7 @@ func prepare(cfg Config, list *denylist.List, logger *slog.Logger) (open broadca
 	store := ""
 	if n := cfg.NATS; n.URL == "" {
 		store = cfg.storeDir()
-		open.Embedded = &broadcast.Embedded{Listen: n.Listen, StoreDir: store}
+		open.Embedded = &broadcast.Embedded{Listen: n.Listen, Advertise: n.Advertise, StoreDir: store}
 	} else {
 		open.External = &broadcast.External{
 			URL: n.URL, CredentialsFile: n.CredentialsFile, Replicas: n.Replicas,
