@@ -1,0 +1,37 @@
+# Short names for what people run. .ci/run is the whole check.
+.PHONY: help run test check race fuzz bench interop fault build clean
+
+help:            ## show this
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+run:             ## the quickstart: everything in one process
+	go run ./examples/quickstart
+
+build:           ## both binaries, into bin/
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/authority ./cmd/sidecar
+
+test:            ## the tests that need only Go
+	go test ./...
+
+race:            ## the same under the race detector
+	go test -race ./...
+
+fuzz:            ## one fuzz target: make fuzz PKG=./internal/wire TARGET=FuzzOpen
+	go test -run '^$$' -fuzz '^$(TARGET)$$' -fuzztime 60s $(PKG)
+
+bench:           ## every benchmark with its reference
+	go test -run '^$$' -bench . -benchtime 5x -count 5 ./internal/broadcast ./pkg/feed
+	go test -run '^$$' -bench . -count 5 ./pkg/denylist ./pkg/verifier
+
+interop:         ## other languages and a real identity provider (needs Node)
+	cd test/interop && npm ci --no-audit --no-fund
+	go test -count=1 -tags interop -v ./test/interop/...
+
+fault:           ## kill -9, cut networks, full disks (needs root for a full disk)
+	go test -count=1 -tags fault -timeout 30m -v ./test/fault/...
+
+check:           ## everything, as CI runs it
+	.ci/run
+
+clean:           ## what builds left behind
+	rm -rf bin
