@@ -71,8 +71,8 @@ type client struct {
 }
 
 // may reports whether the client has one of some grants.
-func (c *client) may(any ...string) bool {
-	return slices.ContainsFunc(any, func(g string) bool { return slices.Contains(c.grants, g) })
+func (c *client) may(some ...string) bool {
+	return slices.ContainsFunc(some, func(g string) bool { return slices.Contains(c.grants, g) })
 }
 
 // clients is immutable.

@@ -45,9 +45,6 @@ const maxAhead = time.Minute
 // decodeSelectorCommand reads one JSON object, strictly. Where it can't, why says
 // so without a value of the input.
 func decodeSelectorCommand(b []byte) (c selectorCommand, why string) {
-	if jsontext.Value(b).Kind() != jsontext.KindBeginObject { // null would read as no members
-		return selectorCommand{}, "the body must be one JSON object"
-	}
 	if err := json.Unmarshal(b, &c, json.RejectUnknownMembers(true)); err != nil {
 		return selectorCommand{}, describe(err)
 	}
@@ -74,6 +71,8 @@ func describe(err error) string {
 	switch {
 	case errors.Is(e, json.ErrUnknownName):
 		return fmt.Sprintf("member %s is not known", shorten(e.JSONPointer.LastToken()))
+	case name == "":
+		return "the body must be one JSON object"
 	case name == "selector":
 		if e.Err != nil {
 			if _, nested := errors.AsType[*json.SemanticError](e.Err); !nested {

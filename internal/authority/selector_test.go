@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -153,15 +154,15 @@ func TestSelectorBodies(t *testing.T) {
 			good := strings.HasPrefix(name, "ok-")
 			if good {
 				checkJSON(t, w, 200, "")
-			} else if body := checkJSON(t, w, 400, "invalid_request"); body["error_description"] == nil {
-				t.Error("it doesn't say why")
+			} else if body := checkJSON(t, w, 400, "invalid_request"); !regexp.MustCompile(`^\w.{10,}`).MatchString(fmt.Sprint(body["error_description"])) {
+				t.Errorf("it doesn't say why: %s", w.Body)
 			}
 			if stored := len(log.all()); (stored == 1) != good {
 				t.Errorf("stored %d", stored)
 			}
 			t.Logf("%s", w.Body)
 			checkSilent(t, "the answer", w.Body.String(), "Go ", "json:", "denylist")
-			checkSilent(t, "the log", lines.String(), "alice", "hunter2", adminSecret)
+			checkSilent(t, "the log", lines.String(), "alice", "hunter2", "misplaced", adminSecret)
 			if !good {
 				checkSilent(t, "the answer", w.Body.String(), "alice", "hunter2")
 			}

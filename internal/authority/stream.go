@@ -44,12 +44,13 @@ func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, wh
 	body := patientReader{reading, r.Body, out.control}
 	defer context.AfterFunc(reading, body.wake)()
 
-	slots := make(chan struct{}, inFlight)
-	answers := make(chan chan outcome, inFlight) // in the order of the lines
+	// The lines in flight, in order: what the channel holds, and the one whose turn
+	// it is.
+	answers := make(chan chan outcome, inFlight-1)
 	written := make(chan struct{})
 	go func() {
 		defer close(written)
-		a.writeAnswers(ctx, func() { stopReading(nil) }, out, answers, slots)
+		a.writeAnswers(ctx, func() { stopReading(nil) }, out, answers)
 	}()
 
 	lines := bufio.NewReaderSize(body, maxLine+1)
@@ -58,12 +59,11 @@ func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, wh
 		if errors.Is(err, io.EOF) {
 			break
 		}
-		slots <- struct{}{} // soon: writeAnswers goes on without a peer, and append is bounded
+		answer := make(chan outcome, 1)
+		answers <- answer // ends soon: writeAnswers goes on without a peer, and append is bounded
 		if reading.Err() != nil {
 			err = context.Cause(reading)
 		}
-		answer := make(chan outcome, 1)
-		answers <- answer // never blocks: there are as many places as slots
 		switch {
 		case errors.Is(err, errLineTooLong):
 			answer <- outcome{kind: badRequest, why: err.Error(), client: who.id}
@@ -91,10 +91,10 @@ func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, wh
 	out.done()
 }
 
-// writeAnswers writes each answer when its turn comes, frees its slot, and flushes
-// whenever it would have to wait. Where the peer is gone it says so and goes on
-// without writing: what is under way still counts and is logged.
-func (a *Authority) writeAnswers(ctx context.Context, gone func(), out patientWriter, answers <-chan chan outcome, slots <-chan struct{}) {
+// writeAnswers writes each answer when its turn comes, and flushes whenever it
+// would have to wait. Where the peer is gone it says so and goes on without
+// writing: what is under way still counts and is logged.
+func (a *Authority) writeAnswers(ctx context.Context, gone func(), out patientWriter, answers <-chan chan outcome) {
 	buffered := bufio.NewWriterSize(out, writePiece) // its errors stick
 	unsent := false
 	flush := func() {
@@ -127,7 +127,6 @@ func (a *Authority) writeAnswers(ctx context.Context, gone func(), out patientWr
 			o = <-answer
 		}
 		a.record(ctx, selectorDialect, o)
-		<-slots
 		line, err := lineOf(o)
 		if err == nil {
 			_, err = buffered.Write(append(line, '\n'))

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/revcast/revcast/pkg/denylist"
 )
@@ -120,11 +122,11 @@ func TestStreamAnswersEachLineByItself(t *testing.T) {
 }
 
 // A hundred thousand lines against a log that is slow: never more in flight than
-// the window, the sender is held back, and all are answered in order.
+// the window, and all are answered in order.
 func TestStreamIsBounded(t *testing.T) {
 	const lines = 100_000
 	var inFlightNow, most atomic.Int64
-	full, open := make(chan struct{}), make(chan struct{})
+	full := make(chan struct{})
 	var once sync.Once
 	log := &fakeLog{append: func(ctx context.Context, rs []denylist.Revocation) (uint64, error) {
 		n := inFlightNow.Add(1)
@@ -135,41 +137,23 @@ func TestStreamIsBounded(t *testing.T) {
 			once.Do(func() { close(full) })
 		}
 		select {
-		case <-open:
+		case <-full: // nothing is answered before the window is full
 			return positionFromReason(rs[0]), nil
 		case <-ctx.Done():
 			return 0, ctx.Err()
 		}
 	}}
 	s := serve(t, newAuthority(t, log))
-
-	// Padded beyond what two socket buffers hold, so that what was sent shows whether
-	// the sender was held back.
-	padding := strings.Repeat(" ", 300)
 	in, out := io.Pipe()
-	var sent atomic.Int64
 	sender := make(chan error, 1)
 	go func() {
 		w := bufio.NewWriter(out)
 		for i := range lines {
-			l := lineFor(strconv.Itoa(i))
-			if _, err := w.WriteString(l[:len(l)-1] + padding + "}\n"); err != nil {
-				sender <- err
-				return
-			}
-			sent.Add(1)
+			_, _ = w.WriteString(lineFor(strconv.Itoa(i)) + "\n")
 		}
 		sender <- errors.Join(w.Flush(), out.Close())
 	}()
-	go func() {
-		<-full // nothing is answered before the window is full
-		if n := sent.Load(); n >= lines {
-			t.Errorf("all %d lines were taken at once", n)
-		}
-		close(open)
-	}()
-	resp := streamTo(t, s, in)
-	answers := bufio.NewScanner(resp.Body)
+	answers := bufio.NewScanner(streamTo(t, s, in).Body)
 	n := 0
 	for ; answers.Scan(); n++ {
 		if !strings.HasPrefix(answers.Text(), fmt.Sprintf(`{"position":%d,`, n)) {
@@ -185,6 +169,47 @@ func TestStreamIsBounded(t *testing.T) {
 	if m := most.Load(); m != inFlight {
 		t.Errorf("%d were in flight at most, want %d", m, inFlight)
 	}
+}
+
+// A log that stands still makes the sender stand still, with the window full and
+// no more of the body read than fits a buffer; when it moves again, so does all.
+func TestStreamHoldsItsSenderBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const lines = 10_000
+		var inFlightNow, sent atomic.Int64
+		open := make(chan struct{})
+		a := newAuthority(t, &fakeLog{append: func(ctx context.Context, rs []denylist.Revocation) (uint64, error) {
+			inFlightNow.Add(1)
+			defer inFlightNow.Add(-1)
+			<-open
+			return positionFromReason(rs[0]), nil
+		}})
+		in, out := io.Pipe()
+		go func() {
+			defer out.Close()
+			for i := range lines {
+				io.WriteString(out, lineFor(strconv.Itoa(i))+"\n")
+				sent.Add(1)
+			}
+		}()
+		r := httptest.NewRequest(http.MethodPost, "/v1/revocations", in)
+		r.Header.Set("Content-Type", "application/x-ndjson")
+		r.Header.Set("Authorization", basic(GrantSubject, adminSecret))
+		answer := make(chan *httptest.ResponseRecorder)
+		go func() { answer <- do(a, r) }()
+
+		synctest.Wait()
+		if n := inFlightNow.Load(); n != inFlight {
+			t.Errorf("%d in flight, want %d", n, inFlight)
+		}
+		if n, most := sent.Load(), int64(inFlight+1+maxLine/len(lineFor("0"))); n > most {
+			t.Errorf("%d lines were taken, want at most %d", n, most)
+		}
+		close(open)
+		if n := strings.Count((<-answer).Body.String(), `"position"`); n != lines {
+			t.Errorf("%d answers", n)
+		}
+	})
 }
 
 // An answer goes out when it is there, not when the stream ends.
@@ -250,8 +275,12 @@ func TestStreamStops(t *testing.T) {
 	if got, err := answers.ReadString('\n'); err != nil || !strings.Contains(got, `"position":1`) {
 		t.Fatalf("%q, %v", got, err)
 	}
+	stopped := time.Now()
 	a.Stop()
 	rest, err := io.ReadAll(answers)
+	if took := time.Since(stopped); took > patience/2 {
+		t.Errorf("it took %s: only the sender's own deadline ended it", took)
+	}
 	if err != nil || !strings.Contains(string(rest), `"error":"temporarily_unavailable"`) || strings.Count(string(rest), "\n") != 1 {
 		t.Errorf("%q, %v", rest, err)
 	}
