@@ -52,10 +52,11 @@ func SigningKeyOf(pub ed25519.PublicKey) SigningKey {
 	return SigningKey{KeyIDOf(pub).String(), "OKP", "Ed25519", base64.RawURLEncoding.EncodeToString(pub)}
 }
 
-// ParseKey reads the X of a signing key.
+// ParseKey reads the X of a signing key, in its one spelling: a decoder of base64
+// passes over line breaks.
 func ParseKey(x string) (ed25519.PublicKey, error) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(x)
-	if err != nil || len(b) != ed25519.PublicKeySize {
+	b, err := base64.RawURLEncoding.DecodeString(x)
+	if err != nil || len(b) != ed25519.PublicKeySize || base64.RawURLEncoding.EncodeToString(b) != x {
 		return nil, errors.New("a signing key is base64url of 32 bytes")
 	}
 	return b, nil

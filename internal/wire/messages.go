@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/revcast/revcast/pkg/denylist"
 )
@@ -115,7 +116,9 @@ func EncodeEntry(r denylist.Revocation) ([]byte, error) {
 // SealBatch signs a batch of encoded entries. Its size is at most the entries'
 // total, a comma each, and BatchOverhead.
 func (s Signer) SealBatch(epoch string, issuedAt time.Time, entries [][]byte) []byte {
-	b := fmt.Appendf(nil, `{"v":%d,"epoch":%q,"issued_at":%d,"entries":[`, Version, epoch, issuedAt.UnixMicro())
+	b := fmt.Appendf(nil, `{"v":%d,"epoch":`, Version)
+	b, _ = jsontext.AppendQuote(b, epoch) // invalid UTF-8 becomes U+FFFD; an epoch is ASCII
+	b = fmt.Appendf(b, `,"issued_at":%d,"entries":[`, issuedAt.UnixMicro())
 	for i, e := range entries {
 		if i > 0 {
 			b = append(b, ',')
@@ -127,7 +130,7 @@ func (s Signer) SealBatch(epoch string, issuedAt time.Time, entries [][]byte) []
 
 // BatchOverhead is what a batch needs beside its entries, at most.
 const (
-	BatchOverhead   = headSize + 256
+	BatchOverhead   = headSize + 512
 	MaxBatchEntries = maxBatchEntries
 )
 
