@@ -17,10 +17,6 @@ import (
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
-// ErrGone is what [Log].Page wraps where the position asked for is no longer in
-// the log.
-var ErrGone = errors.New("position is no longer in the log")
-
 // Log is the durable log behind the HTTP face. All methods are called from many
 // goroutines at once and return soon after their context ends.
 type Log interface {
@@ -33,7 +29,7 @@ type Log interface {
 	// Page returns an encoded log page ([wire.AppendPage]) after a position, its
 	// heartbeat signed with the nonce. Where the log ends there, it waits up to wait
 	// for the log to grow and then answers with what there is, be it only the
-	// heartbeat. It wraps [ErrGone] where a snapshot is needed instead.
+	// heartbeat. It wraps [wire.ErrGone] where a snapshot is needed instead.
 	Page(ctx context.Context, after uint64, wait time.Duration, nonce string) ([]byte, error)
 	// Snapshot returns a reader of its own, at offset 0, over an encoded and signed
 	// snapshot. The bytes may be shared and don't change. A reader that is also an

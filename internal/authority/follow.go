@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/revcast/revcast/internal/wire"
 )
 
 const (
@@ -94,7 +96,7 @@ func (a *Authority) serveLog(w http.ResponseWriter, r *http.Request) {
 	defer context.AfterFunc(a.stopping, cancel)()
 	page, err := a.log.Page(ctx, q.after, q.wait, q.nonce)
 	switch {
-	case errors.Is(err, ErrGone):
+	case errors.Is(err, wire.ErrGone):
 		writeError(w, http.StatusGone, "gone", "the log does not go back that far: load the snapshot")
 		return
 	case err != nil:

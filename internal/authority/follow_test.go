@@ -87,7 +87,7 @@ func TestLogErrors(t *testing.T) {
 			return nil, err
 		}}), "/v1/log?after=1")
 	}
-	checkJSON(t, answer(fmt.Errorf("position 1: %w", ErrGone)), 410, "gone")
+	checkJSON(t, answer(fmt.Errorf("position 1: %w", wire.ErrGone)), 410, "gone")
 	w := answer(errors.New("nats at 10.0.0.7 is away"))
 	checkJSON(t, w, 503, "temporarily_unavailable")
 	checkSilent(t, "the answer", w.Body.String(), "10.0.0.7")

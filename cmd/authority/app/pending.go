@@ -3,12 +3,10 @@ package app
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"sync/atomic"
 	"time"
 
-	"github.com/revcast/revcast/internal/authority"
 	"github.com/revcast/revcast/internal/broadcast"
 	"github.com/revcast/revcast/internal/wire"
 	"github.com/revcast/revcast/pkg/denylist"
@@ -28,15 +26,10 @@ func (p *pendingLog) Append(ctx context.Context, revocations ...denylist.Revocat
 }
 
 func (p *pendingLog) Page(ctx context.Context, after uint64, wait time.Duration, nonce string) ([]byte, error) {
-	log := p.open.Load()
-	if log == nil {
-		return nil, errOpening
+	if log := p.open.Load(); log != nil {
+		return log.Page(ctx, after, wait, nonce)
 	}
-	page, err := log.Page(ctx, after, wait, nonce)
-	if errors.Is(err, wire.ErrGone) {
-		return nil, fmt.Errorf("%w: %w", authority.ErrGone, err)
-	}
-	return page, err
+	return nil, errOpening
 }
 
 func (p *pendingLog) Snapshot(ctx context.Context) (io.ReadSeeker, error) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -87,6 +88,9 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 		if d, err := opened.Discovery(); err == nil {
 			addrs.NATS = d.Live.URL
 		}
+		if !untilReady(ctx, log) {
+			return
+		}
 		o.Logger.Info("authority is ready", "http", addrs.HTTP, "nats", addrs.NATS, "epoch", opened.Stats().Epoch)
 		if o.Ready != nil {
 			o.Ready(addrs)
@@ -103,6 +107,21 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	}
 	o.Logger.Info("authority has ended")
 	return err
+}
+
+// untilReady waits for the log's first heartbeat, and reports whether it came
+// before ctx ended.
+func untilReady(ctx context.Context, log *pendingLog) bool {
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for log.Ready() != nil {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-ticker.C:
+		}
+	}
+	return true
 }
 
 // assemble makes what needs neither disk nor network.
