@@ -1,0 +1,230 @@
+package app
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	authority "github.com/revcast/revcast/cmd/authority/app"
+	"github.com/revcast/revcast/internal/config"
+)
+
+// issuer signs tokens and publishes its key.
+type issuer struct {
+	url string
+	key ed25519.PrivateKey
+}
+
+func newIssuer(t *testing.T) *issuer {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"k","use":"sig","alg":"EdDSA","x":%q}]}`,
+			base64.RawURLEncoding.EncodeToString(public))
+	}))
+	t.Cleanup(server.Close)
+	return &issuer{server.URL, private}
+}
+
+func (i *issuer) token(t *testing.T, id string) string {
+	t.Helper()
+	now := time.Now()
+	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
+		"iss": i.url, "sub": "alice", "client_id": "web", "jti": id, "aud": "api",
+		"iat": now.Unix(), "exp": now.Add(time.Hour).Unix(),
+	})
+	token.Header["kid"], token.Header["typ"] = "k", "at+jwt"
+	text, err := token.SignedString(i.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// background starts something that runs until its context ends. The returned function
+// ends it, once, and complains where that takes long or errs.
+func background(t *testing.T, name string, run func(context.Context) error) (stop func(), ended <-chan struct{}) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := run(ctx); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}()
+	stop = func() {
+		began := time.Now()
+		cancel()
+		<-done
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%s took %s to end", name, took)
+		}
+	}
+	t.Cleanup(stop)
+	return stop, done
+}
+
+func await[T any](t *testing.T, what string, ch <-chan T, ended <-chan struct{}) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-ended:
+		t.Fatal("ended before it was ", what)
+	}
+	return v
+}
+
+// bare is a client that leaves no connection behind.
+var bare = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
+func call(t *testing.T, method, target, token string, form url.Values) (*http.Response, string) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, target, strings.NewReader(form.Encode()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if form != nil {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := bare.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	return resp, string(body)
+}
+
+// The whole path in one process: a revoked token is refused, and still is after a
+// restart of the sidecar with the authority away.
+func TestRevokedTokenIsRefused(t *testing.T) {
+	idp := newIssuer(t)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "the API")
+	}))
+	t.Cleanup(api.Close)
+	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
+
+	ac := authority.NewConfig()
+	ac.Listen, ac.NATS.Listen, ac.DataDir = "127.0.0.1:0", "127.0.0.1:0", filepath.Join(t.TempDir(), "data")
+	ac.Issuers = []authority.Issuer{authority.NewIssuer(idp.url, idp.url)}
+	ac.Issuers[0].Algorithms = []string{"EdDSA"}
+	ac.Clients = []authority.Client{{ID: "web", Auth: []string{"none"}}}
+	aReady := make(chan authority.Addrs, 1)
+	stopAuthority, aEnded := background(t, "authority", func(ctx context.Context) error {
+		return authority.Run(ctx, ac, authority.Options{Logger: logger, Ready: func(a authority.Addrs) { aReady <- a }})
+	})
+	aAddrs := await(t, "ready", aReady, aEnded)
+
+	sc := NewConfig()
+	sc.Listen, sc.CheckListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", filepath.Join(t.TempDir(), "state")
+	sc.Authority, sc.Upstream = "http://"+aAddrs.HTTP, api.URL
+	sc.Issuers = []config.Issuer{config.NewIssuer(idp.url, idp.url)}
+	sc.Issuers[0].Algorithms, sc.Issuers[0].Audiences = []string{"EdDSA"}, []string{"api"}
+	sidecar := func() (Addrs, func()) {
+		ready := make(chan Addrs, 1)
+		stop, ended := background(t, "sidecar", func(ctx context.Context) error {
+			return Run(ctx, sc, Options{Logger: logger, Ready: func(a Addrs) { ready <- a }})
+		})
+		return await(t, "ready", ready, ended), stop
+	}
+	addrs, stop := sidecar()
+	if err := Run(t.Context(), sc, Options{}); err == nil || !strings.Contains(err.Error(), "config: state_file: ") {
+		t.Errorf("a second sidecar on the same state file: %v", err)
+	}
+
+	good, bad := idp.token(t, "good"), idp.token(t, "bad")
+	for _, token := range []string{good, bad} {
+		if resp, body := call(t, "GET", "http://"+addrs.Proxy, token, nil); resp.StatusCode != 200 || body != "the API" {
+			t.Fatal(resp.StatusCode, body)
+		}
+	}
+	form := url.Values{"client_id": {"web"}, "token": {bad}}
+	if resp, body := call(t, "POST", "http://"+aAddrs.HTTP+"/oauth2/revoke", "", form); resp.StatusCode != 200 {
+		t.Fatal(resp.StatusCode, body)
+	}
+	for {
+		resp, body := call(t, "GET", "http://"+addrs.Proxy, bad, nil)
+		if resp.StatusCode == 200 {
+			runtime.Gosched()
+			continue // on its way
+		}
+		if resp.StatusCode != 401 || resp.Header.Get("WWW-Authenticate") != `Bearer error="invalid_token"` {
+			t.Fatal(resp.StatusCode, resp.Header, body)
+		}
+		break
+	}
+	if resp, body := call(t, "GET", "http://"+addrs.Check+"/metrics", "", nil); resp.StatusCode != 200 ||
+		!strings.Contains(body, "\nrevcast_list_entries 1\n") || !strings.Contains(body, "\nrevcast_feed_connected 1\n") {
+		t.Error(body)
+	}
+
+	stop()
+	stopAuthority()
+	addrs, stop = sidecar() // ready by its state file
+	if resp, body := call(t, "GET", "http://"+addrs.Proxy, good, nil); resp.StatusCode != 200 {
+		t.Error(resp.StatusCode, body)
+	}
+	if resp, body := call(t, "GET", "http://"+addrs.Proxy, bad, nil); resp.StatusCode != 401 {
+		t.Error(resp.StatusCode, body)
+	}
+	stop()
+}
+
+// With the authority away and no state, nothing is let through.
+func TestSidecarWithoutAuthorityServesNothing(t *testing.T) {
+	idp := newIssuer(t)
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	api := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the API was asked") }))
+	t.Cleanup(api.Close)
+	sc := NewConfig()
+	sc.Listen, sc.CheckListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", ""
+	sc.Authority, sc.Upstream, sc.Freshness.OnStale = gone.URL, api.URL, "allow"
+	sc.Issuers = []config.Issuer{config.NewIssuer(idp.url, idp.url)}
+	sc.Issuers[0].Algorithms = []string{"EdDSA"}
+	listening := make(chan Addrs, 1)
+	stop, ended := background(t, "sidecar", func(ctx context.Context) error {
+		return Run(ctx, sc, Options{Listening: func(a Addrs) { listening <- a }})
+	})
+	addrs := await(t, "listening", listening, ended)
+	resp, body := call(t, "GET", "http://"+addrs.Proxy, idp.token(t, "a"), nil)
+	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+		t.Error(resp.StatusCode, body)
+	}
+	for reason := ""; !strings.Contains(reason, "connection refused"); { // once the authority has been asked
+		resp, body := call(t, "GET", "http://"+addrs.Check+"/readyz", "", nil)
+		if reason = body; resp.StatusCode != 503 {
+			t.Fatal(resp.StatusCode, body)
+		}
+	}
+	if resp, body := call(t, "GET", "http://"+addrs.Check+"/metrics", "", nil); resp.StatusCode != 200 ||
+		!strings.Contains(body, "\nrevcast_list_staleness_seconds +Inf\n") {
+		t.Error(body)
+	}
+	stop()
+}
