@@ -1,6 +1,7 @@
 package broadcast
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -66,6 +67,7 @@ type Log struct {
 	recent  recent
 	changed chan struct{} // closed and replaced when track moves
 	stream  jetstream.Stream
+	foreign error // why the stream can't be used, where it can't
 }
 
 type counters struct {
@@ -130,7 +132,11 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	l.cancel = cancel
 	l.wg.Go(func() { l.follow(run) })
 	l.wg.Go(func() { l.commit(run) })
-	if err := l.await(ctx, func() bool { return l.caught }); err != nil {
+	err = l.await(ctx, func() bool { return l.caught || l.foreign != nil })
+	l.mu.Lock()
+	err = cmp.Or(err, l.foreign)
+	l.mu.Unlock()
+	if err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("read the log: %w", err)
 	}
@@ -203,6 +209,8 @@ func (l *Log) Ready() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch age := l.now().Sub(l.asOf); {
+	case l.foreign != nil:
+		return l.foreign
 	case !l.caught:
 		return errors.New("reading the log")
 	case l.asOf.IsZero():

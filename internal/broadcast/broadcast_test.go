@@ -169,3 +169,17 @@ func TestSnapshotHoldsTheList(t *testing.T) {
 		t.Errorf("%d revocations after the snapshot", len(got))
 	}
 }
+
+func TestSignedALogIsWrittenWithOneKey(t *testing.T) {
+	dir := t.TempDir()
+	_ = open(t, dir).Close()
+	other := wire.NewSigner(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, ed25519.SeedSize)))
+	l, err := Open(t.Context(), Config{
+		Embedded: &Embedded{Listen: "127.0.0.1:0", StoreDir: dir}, Signer: other, MaxLifetime: time.Hour, List: denylist.New(),
+	})
+	if err == nil {
+		_ = l.Close()
+		t.Fatal("a second key is taken")
+	}
+	t.Log(err)
+}

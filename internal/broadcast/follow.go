@@ -27,6 +27,12 @@ func (l *Log) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := l.followOnce(ctx); err != nil && ctx.Err() == nil {
 			l.log.Warn("following the log was interrupted", "error", err)
+			if errors.Is(err, errForeign) {
+				l.mu.Lock()
+				l.foreign = err
+				l.notify()
+				l.mu.Unlock()
+			}
 			select {
 			case <-ctx.Done():
 			case <-time.After(retryEvery):
@@ -34,6 +40,9 @@ func (l *Log) follow(ctx context.Context) {
 		}
 	}
 }
+
+// errForeign says that the stream is not ours to write.
+var errForeign = errors.New("this log is not ours")
 
 func (l *Log) followOnce(ctx context.Context) error {
 	stream, err := l.ensureStream(ctx)
@@ -91,12 +100,17 @@ func (l *Log) ensureStream(ctx context.Context) (jetstream.Stream, error) {
 	have := stream.CachedInfo().Config
 	epoch := have.Metadata[wire.EpochMetadata]
 	if epoch == "" {
-		return nil, fmt.Errorf("stream %s was not made by Revcast: it has no epoch", wire.Stream)
+		return nil, fmt.Errorf("%w: stream %s was not made by Revcast: it has no epoch", errForeign, wire.Stream)
+	}
+	if signer, ours := have.Metadata[wire.SignerMetadata], wire.KeyIDOf(l.cfg.Signer.Public()).String(); signer != ours {
+		// Each would pass over what the other signed, and so would every verifier.
+		return nil, fmt.Errorf("%w: stream %s is signed with key %s, and ours is %s: all authorities of a log share one signing key",
+			errForeign, wire.Stream, signer, ours)
 	}
 	want := l.streamConfig(epoch)
 	if !have.DenyDelete || !have.DenyPurge || have.RePublish == nil || have.Retention != want.Retention ||
 		have.Storage != want.Storage || have.Discard != want.Discard || have.AllowRollup {
-		return nil, fmt.Errorf("stream %s is not as Revcast makes it: messages could be lost unnoticed", wire.Stream)
+		return nil, fmt.Errorf("%w: stream %s is not as Revcast makes it: messages could be lost unnoticed", errForeign, wire.Stream)
 	}
 	if have.MaxAge != want.MaxAge || have.MaxBytes != want.MaxBytes || have.Replicas != want.Replicas {
 		l.log.Info("changing the stream", "max_age", want.MaxAge, "max_bytes", want.MaxBytes, "replicas", want.Replicas)
@@ -119,8 +133,10 @@ func (l *Log) streamConfig(epoch string) jetstream.StreamConfig {
 		DenyDelete: true, DenyPurge: true, AllowDirect: true, Replicas: replicas,
 		MaxConsumers: 256, // one for each authority, and for others who follow the log
 		RePublish:    &jetstream.RePublish{Source: wire.LogSubjects, Destination: wire.LiveSubjects},
-		Metadata:     map[string]string{wire.EpochMetadata: epoch},
-		Duplicates:   time.Minute,
+		Metadata: map[string]string{
+			wire.EpochMetadata: epoch, wire.SignerMetadata: wire.KeyIDOf(l.cfg.Signer.Public()).String(),
+		},
+		Duplicates: time.Minute,
 	}
 }
 
@@ -130,7 +146,7 @@ func (l *Log) takeUp(stream jetstream.Stream, info *jetstream.StreamInfo) (next 
 	epoch := info.Config.Metadata[wire.EpochMetadata]
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.stream = stream
+	l.stream, l.foreign = stream, nil
 	if l.track != nil && epoch == l.epoch && info.State.LastSeq >= l.track.Position() {
 		return l.track.Position() + 1
 	}

@@ -23,8 +23,9 @@ const (
 	LogMark         = "revcast.log.mark"
 	LiveSubjects    = "revcast.live.>"
 	LiveHeartbeat   = "revcast.live.heartbeat"
-	PositionHeader  = "Nats-Sequence" // set by the stream on what it republishes
-	EpochMetadata   = "revcast.epoch" // in the stream's metadata
+	PositionHeader  = "Nats-Sequence"  // set by the stream on what it republishes
+	EpochMetadata   = "revcast.epoch"  // in the stream's metadata
+	SignerMetadata  = "revcast.signer" // the same: the key id of the authorities that write it
 	maxEpoch        = 64
 	maxNonce        = 64
 	maxBatchEntries = 16 << 10

@@ -155,8 +155,9 @@ func (f *Feed) record(epoch string, r wire.Record, now time.Time) {
 		return
 	}
 	if b := opened.Batch; b != nil && b.Epoch != epoch {
+		// An authority that had not noticed yet that the log was made anew: it has been
+		// acknowledged all the same, and the list only grows.
 		f.status.Decisions[foreign.String()]++
-		return
 	}
 	f.apply(opened)
 	f.journal(r.Position, r.Message)
