@@ -105,8 +105,13 @@ func (s *set) add(e Entry) bool {
 		if !changed {
 			return false
 		}
+		end := WindowEnd(e.Expires)
+		// A cut of the same window has listed the digest already: revoking one subject
+		// again and again takes no memory.
+		if !slices.ContainsFunc(h.cuts, func(c Cut) bool { return WindowEnd(c.Expires) == end }) {
+			s.expiring[end] = append(s.expiring[end], e.Digest)
+		}
 		h.cuts = cuts
-		s.expiring[WindowEnd(e.Expires)] = append(s.expiring[WindowEnd(e.Expires)], e.Digest)
 	}
 	h.shape = e.Shape
 	s.exact[e.Digest] = h

@@ -30,7 +30,7 @@ const (
 	foreignEvery    = time.Second
 	pollWait        = time.Second
 	pruneEvery      = 10 * time.Second
-	tick            = 25 * time.Millisecond
+	tick            = 250 * time.Millisecond // how late silence is noticed
 )
 
 // Config says whom to follow.
@@ -149,25 +149,31 @@ func Follow(ctx context.Context, list *denylist.List, cfg Config) error {
 func (f *Feed) Run(ctx context.Context) error {
 	f.restore()
 	defer f.stop()
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
-	var next time.Time
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	var next time.Time // no question before it
 	for {
 		f.upkeep()
-		now := f.cfg.Now()
-		if wait, due := f.due(now); due && !now.Before(next) && ctx.Err() == nil {
-			pause := askPause
-			if err := f.ask(ctx, wait); err != nil && ctx.Err() == nil {
-				f.failed(err)
-				pause = retryEvery
+		now, sleep := f.cfg.Now(), tick
+		if wait, due := f.due(now); due && ctx.Err() == nil {
+			if sleep = min(tick, next.Sub(now)); sleep <= 0 {
+				pause := askPause
+				if err := f.ask(ctx, wait); err != nil && ctx.Err() == nil {
+					f.failed(err)
+					pause = retryEvery
+				} else if wait > 0 {
+					pause = 0 // the answer came when there was something to say
+				}
+				next = f.cfg.Now().Add(pause)
+				sleep = 0
 			}
-			next = f.cfg.Now().Add(pause)
 		}
+		timer.Reset(sleep)
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-f.wake:
-		case <-ticker.C:
+		case <-timer.C:
 		}
 	}
 }

@@ -164,9 +164,7 @@ func (f *Feed) heartbeat(h wire.Heartbeat, now time.Time) {
 		f.advance(now, h.AsOf)
 		f.watchGap(now)
 	case gap:
-		if f.gapSince.IsZero() {
-			f.gapSince = now
-		}
+		f.noteGap(now)
 	case conflict:
 		f.urgent = true
 		f.poke()
@@ -185,10 +183,17 @@ func (f *Feed) foreigner(now time.Time) {
 }
 
 func (f *Feed) watchGap(now time.Time) {
-	switch {
-	case !f.position.missing():
+	if f.position.missing() {
+		f.noteGap(now)
+	} else {
 		f.gapSince = time.Time{}
-	case f.gapSince.IsZero():
+	}
+}
+
+// noteGap has the loop look again when what is missing has had its time.
+func (f *Feed) noteGap(now time.Time) {
+	if f.gapSince.IsZero() {
 		f.gapSince = now
+		time.AfterFunc(gapPatience+time.Millisecond, f.poke)
 	}
 }

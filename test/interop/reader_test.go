@@ -48,9 +48,9 @@ func TestWireReaderInAnotherLanguageAgrees(t *testing.T) {
 
 	revokeSome(t, authority, main, other, corpus[:len(corpus)/8], now, "early")
 	early := fetch(t, authority.URL+wire.SnapshotPath)
-	revokeSome(t, authority, main, other, corpus[len(corpus)/8:len(corpus)/4], now, "late")
+	last := revokeSome(t, authority, main, other, corpus[len(corpus)/8:len(corpus)/4], now, "late")
 
-	keys, list := readSnapshot(t, authority.URL)
+	whole, list := readSnapshot(t, authority.URL, last)
 	want := rowsOf(list)
 	if len(want) < 60 {
 		t.Fatalf("the authority's list has %d entries only", len(want))
@@ -83,9 +83,9 @@ func TestWireReaderInAnotherLanguageAgrees(t *testing.T) {
 			if err := json.Unmarshal(run(t, "", "reader.mjs", "list", address), &got); err != nil {
 				t.Fatal(err)
 			}
-			if got.Unread != 0 || got.Epoch != keys.epoch || got.At < keys.position {
+			if got.Unread != 0 || got.Epoch != whole.Epoch || got.At < whole.Position {
 				t.Errorf("it stands at %d of %s, with %d messages unread; want at least %d of %s",
-					got.At, got.Epoch, got.Unread, keys.position, keys.epoch)
+					got.At, got.Epoch, got.Unread, whole.Position, whole.Epoch)
 			}
 			rows := needed(got.Rows)
 			for _, r := range without(rows, want) {
@@ -121,7 +121,7 @@ func tokens(main, other *harness.Issuer, now time.Time) (raw []string) {
 			"groups": pick([]any{"users"}, []any{"users", "admins"}, "admins", []any{}, []any{[]any{"admins"}}),
 			"roles":  pick([]any{1, 7}, []any{"7"}, []any{2, true}, 7, nil), "aud": pick("api", []any{"api", "web"}, "web"),
 			"iat": pick(now.Unix(), now.Unix()-1, now.Unix()-60, now.Unix()-61, now.Unix()-59),
-			"exp": pick(exp, exp/600*600, exp/600*600+1, float64(exp)+0.5),
+			"exp": pick(exp, exp/600*600, exp/600*600+1, float64(exp/600*600)+0.5),
 		}
 		for _, name := range []string{"sid", "tenant", "plan", "groups", "roles", "iat"} {
 			if random.IntN(8) == 0 {
@@ -142,8 +142,8 @@ func tokens(main, other *harness.Issuer, now time.Time) (raw []string) {
 
 // revokeSome revokes every other of some tokens at /oauth2/revoke, and many by
 // selector. stage, which is early or late, keeps what it does apart from the other
-// time.
-func revokeSome(t *testing.T, authority *harness.Process, main, other *harness.Issuer, some []string, now time.Time, stage string) {
+// time. It returns the position of the last revocation.
+func revokeSome(t *testing.T, authority *harness.Process, main, other *harness.Issuer, some []string, now time.Time, stage string) (last uint64) {
 	t.Helper()
 	for i, raw := range some {
 		if i%2 == 0 {
@@ -194,33 +194,39 @@ func revokeSome(t *testing.T, authority *harness.Process, main, other *harness.I
 		t.Fatalf("%d answers to %d lines", len(got), len(said))
 	}
 	for i, line := range got {
-		if !strings.Contains(line, `"position"`) {
+		var answer struct{ Position uint64 }
+		if err := json.Unmarshal([]byte(line), &answer); err != nil || answer.Position == 0 {
 			t.Fatalf("%v: %s", said[i], line)
 		}
+		last = max(last, answer.Position)
 	}
+	return last
 }
 
-// standing is where the Go side's snapshot stood.
-type standing struct {
-	epoch    string
-	position uint64
-}
-
-func readSnapshot(t *testing.T, address string) (standing, *denylist.List) {
+// readSnapshot reads the first snapshot that holds all up to a position: one may be
+// served for a while.
+func readSnapshot(t *testing.T, address string, position uint64) (*wire.Snapshot, *denylist.List) {
 	t.Helper()
 	_, ring, err := wire.ParseDiscovery(fetch(t, address+wire.DiscoveryPath))
 	if err != nil {
 		t.Fatal(err)
 	}
-	snapshot, err := ring.ReadSnapshot(bytes.NewReader(fetch(t, address+wire.SnapshotPath)))
-	if err != nil {
-		t.Fatal(err)
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		snapshot, err := ring.ReadSnapshot(bytes.NewReader(fetch(t, address+wire.SnapshotPath)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if snapshot.Position >= position {
+			list := denylist.New()
+			for _, s := range snapshot.Sections {
+				list.AddSection(s)
+			}
+			return snapshot, list
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the snapshot stays at %d, before %d", snapshot.Position, position)
+		}
 	}
-	list := denylist.New()
-	for _, s := range snapshot.Sections {
-		list.AddSection(s)
-	}
-	return standing{snapshot.Epoch, snapshot.Position}, list
 }
 
 func fetch(t *testing.T, address string) []byte {
