@@ -94,7 +94,7 @@ export function judge(rows, token) { // the rows that deny a token
   const texts = (v) => (typeof v === 'boolean' || Number.isSafeInteger(v) || text(8192)(v) ? [String(v)] : []);
   const digests = (shape) => shape.reduce((all, name) => all.flatMap((sel) => [claims[name]].flat().flatMap(texts)
     .map((v) => ({ ...sel, [name]: v }))), [{}]).map((sel) => digest(claims.iss, sel));
-  return rows.filter((r) => (r.window === 0 || r.window === roundUp(claims.exp))
+  return rows.filter((r) => (r.window === 0 || r.window === roundUp(Math.floor(claims.exp)))
     && !(Math.floor(claims.iat) > r.cutoff) && digests(r.shape).includes(r.digest));
 }
 async function follow(url) { // the list as it is now
