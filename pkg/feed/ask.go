@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -243,6 +244,7 @@ func (f *Feed) trust(ring wire.Keyring) {
 	f.mu.Lock()
 	old := f.ring
 	f.ring = ring
+	f.rekeyed = f.rekeyed || !maps.EqualFunc(old, ring, func(a, b ed25519.PublicKey) bool { return a.Equal(b) })
 	f.mu.Unlock()
 	for id := range old {
 		if _, ok := ring[id]; ok {

@@ -80,6 +80,7 @@ type Feed struct {
 	state       *stateFile // nil before the first save
 	nextState   *stateFile // one that is being written
 	stateErrors uint64
+	rekeyed     bool // the state file names other keys than those trusted now
 	last        confirmation
 }
 

@@ -119,7 +119,7 @@ func (f *Feed) save() {
 	now := f.cfg.Now()
 	f.mu.Lock()
 	s := f.state
-	due := s == nil || s.broken != nil || s.frames > max(rewriteAfter, s.base)
+	due := s == nil || s.broken != nil || f.rekeyed || s.frames > max(rewriteAfter, s.base)
 	if f.cfg.StateFile == "" || !f.position.based() || !due || now.Before(f.saveAfter) {
 		f.mu.Unlock()
 		return
@@ -156,7 +156,7 @@ func (f *Feed) save() {
 		return
 	}
 	f.state.close()
-	f.state = next
+	f.state, f.rekeyed = next, false
 }
 
 // write makes the base in a file beside the one it will replace.
@@ -300,10 +300,11 @@ func (f *Feed) frame(r io.Reader) bool {
 	switch {
 	case head[0] == frameMessage && len(payload) > 8:
 		opened, err := f.ring.Open(payload[8:])
-		if err == nil {
-			f.message(binary.BigEndian.Uint64(payload), payload[8:], opened, f.cfg.Now())
+		if err != nil {
+			return false // by a key that is not trusted here: what comes after it builds on it
 		}
-		return true // by a key that is trusted no more: the authority will be asked
+		f.message(binary.BigEndian.Uint64(payload), payload[8:], opened, f.cfg.Now())
+		return true
 	case head[0] == frameConfirm:
 		var c confirmation
 		if err := json.Unmarshal(payload, &c, json.RejectUnknownMembers(true)); err != nil {
