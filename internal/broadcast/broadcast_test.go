@@ -183,3 +183,24 @@ func TestSignedALogIsWrittenWithOneKey(t *testing.T) {
 	}
 	t.Log(err)
 }
+
+func TestFinalAShorterLifetimeDropsNothingFromTheLog(t *testing.T) {
+	dir := t.TempDir()
+	_ = open(t, dir).Close()
+	for _, lifetime := range []time.Duration{time.Hour, 48 * time.Hour, 24 * time.Hour} {
+		l, err := Open(t.Context(), Config{
+			Embedded: &Embedded{Listen: "127.0.0.1:0", StoreDir: dir}, Signer: testSigner(), MaxLifetime: lifetime, List: denylist.New(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := l.stream.Info(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if least := max(lifetime, 24*time.Hour); info.Config.MaxAge < least+denylist.Grace {
+			t.Errorf("lifetime %s: messages are kept for %s", lifetime, info.Config.MaxAge)
+		}
+		_ = l.Close()
+	}
+}

@@ -108,6 +108,8 @@ func (l *Log) ensureStream(ctx context.Context) (jetstream.Stream, error) {
 			errForeign, wire.Stream, signer, ours)
 	}
 	want := l.streamConfig(epoch)
+	// Never shorter than it was: the log may hold entries made under a longer lifetime.
+	want.MaxAge = max(want.MaxAge, have.MaxAge)
 	if !have.DenyDelete || !have.DenyPurge || have.RePublish == nil || have.Retention != want.Retention ||
 		have.Storage != want.Storage || have.Discard != want.Discard || have.AllowRollup {
 		return nil, fmt.Errorf("%w: stream %s is not as Revcast makes it: messages could be lost unnoticed", errForeign, wire.Stream)
