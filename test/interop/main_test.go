@@ -23,7 +23,7 @@ func node(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("node")
 	if err != nil {
-		t.Fatalf("these tests need Node 20 or later: %v", err)
+		t.Fatalf("these tests need Node 18 or later: %v", err)
 	}
 	if _, err := os.Stat("node_modules/oidc-provider"); err != nil {
 		t.Fatalf("these tests need the packages of package-lock.json: run npm ci in test/interop (%v)", err)
