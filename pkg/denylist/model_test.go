@@ -366,7 +366,7 @@ func (m *model) check(t *testing.T, w *world, l *List, population []subject) {
 }
 
 func TestListAgreesWithTheModel(t *testing.T) {
-	const seeds, steps = 24, 30
+	const seeds, steps = 12, 30
 	for seed := range uint64(seeds) {
 		t.Run(fmt.Sprintf("seed=%d", seed), func(t *testing.T) {
 			w := &world{rand.New(rand.NewPCG(seed, 0)), start}
