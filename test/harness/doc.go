@@ -7,7 +7,7 @@
 //	func TestMain(m *testing.M) { harness.Main(m) }
 //
 // Every process is killed when its test ends, and where the test failed, the end of
-// its output is in the test's log. A helper that can't do its part fails the test,
+// its output is in the test's log. A call that can't do its part fails the test,
 // so all but [Process.Kill], [Process.Signal] and [Process.Output] belong into the
 // test's own goroutine.
 package harness
