@@ -106,7 +106,7 @@ func TestSignedSnapshotWithAnAlteredByteIsRefused(t *testing.T) {
 
 func TestSnapshotThatBreaksOffIsNoLie(t *testing.T) {
 	good, broken := writeSnapshot(t, testSigner, smallSnapshot()), errors.New("connection reset")
-	for n := range good {
+	for n := range len(good) + 1 {
 		_, err := testRing.ReadSnapshot(io.MultiReader(bytes.NewReader(good[:n]), iotest.ErrReader(broken)))
 		if !errors.Is(err, broken) {
 			t.Fatalf("after %d bytes: %v", n, err)

@@ -515,3 +515,30 @@ func TestWarmCheckAllocatesNothing(t *testing.T) {
 		}
 	}
 }
+
+// A list that was too old is given an entry and then an age: at no time is the
+// token clear.
+func TestFreshOrUnknownWhileTheListCatchesUp(t *testing.T) {
+	tok, e := token(t, JTI, "x"), byJTI("x", true)
+	for range 1000 {
+		l := New(MaxStaleness(time.Minute))
+		l.Advance(now.Add(-time.Hour))
+		var writer sync.WaitGroup
+		var begun, done atomic.Bool
+		writer.Go(func() {
+			for !begun.Load() {
+			}
+			l.Add(e)
+			l.Advance(now)
+			done.Store(true)
+		})
+		for last := false; !last; {
+			last = done.Load()
+			begun.Store(true)
+			if v := l.Check(tok, now); v.Status == Clear {
+				t.Fatalf("%+v", v)
+			}
+		}
+		writer.Wait()
+	}
+}
