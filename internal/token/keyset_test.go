@@ -214,6 +214,7 @@ func TestUnknownKeyErrors(t *testing.T) {
 	idp := tokentest.NewIdP(es256())
 	r := newReader(t, idp, "ES256")
 	bubble(t, r, func(t *testing.T) {
+		//lint:ignore ST1008 the error is what the calls below look at first
 		lookup := func(ctx context.Context) (err error, took time.Duration) {
 			took = elapsed(func() { _, err = r.first().lookup(ctx, forged(1)) })
 			return err, took

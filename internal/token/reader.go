@@ -34,7 +34,7 @@ type issuer struct {
 func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger) (*Reader, error) {
 	r := &Reader{issuers: make(map[string]*issuer, len(issuers))}
 	if len(issuers) == 0 {
-		return nil, errors.New("Issuers must hold at least one issuer")
+		return nil, errors.New("no issuer: Issuers must hold at least one")
 	}
 	if log == nil {
 		log = slog.Default()

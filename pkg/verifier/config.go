@@ -70,9 +70,9 @@ type Issuer struct {
 func (c Config) withDefaults() (Config, error) {
 	switch {
 	case c.Denylist == nil:
-		return c, errors.New("Denylist is missing")
+		return c, errors.New("no list: Denylist is missing")
 	case c.OnStale != Deny && c.OnStale != Allow:
-		return c, errors.New("OnStale must be Deny or Allow")
+		return c, errors.New("bad policy: OnStale must be Deny or Allow")
 	case c.CacheSize < 0:
 		return c, errors.New("CacheSize must not be negative")
 	}
