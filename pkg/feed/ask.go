@@ -93,6 +93,11 @@ func (f *Feed) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the snapshot: %w", err)
 	}
+	f.mu.Lock()
+	if f.state != nil {
+		f.state.behind = true // until the next save
+	}
+	f.mu.Unlock()
 	entries := 0
 	for _, s := range snapshot.Sections {
 		f.list.AddSection(s)

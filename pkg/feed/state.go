@@ -59,6 +59,7 @@ type stateFile struct {
 	base   int64
 	frames int64
 	broken error
+	behind bool // the list has taken in a snapshot that the file lacks
 	count  *uint64
 	log    *slog.Logger
 }
@@ -69,8 +70,10 @@ func (s *stateFile) message(at uint64, message []byte) {
 	}
 }
 
+// confirm does nothing once the file is behind: what it says it is complete up to
+// must be in it.
 func (s *stateFile) confirm(c confirmation) {
-	if s == nil {
+	if s == nil || s.behind {
 		return
 	}
 	payload, err := json.Marshal(c)
@@ -114,12 +117,12 @@ func (s *stateFile) close() {
 }
 
 // save writes a new base where there is none yet, where the frames have grown
-// longer than it, or where the file broke.
+// longer than it, or where the file broke or is behind.
 func (f *Feed) save() {
 	now := f.cfg.Now()
 	f.mu.Lock()
 	s := f.state
-	due := s == nil || s.broken != nil || f.rekeyed || s.frames > max(rewriteAfter, s.base)
+	due := s == nil || s.broken != nil || s.behind || f.rekeyed || s.frames > max(rewriteAfter, s.base)
 	if f.cfg.StateFile == "" || !f.position.based() || !due || now.Before(f.saveAfter) {
 		f.mu.Unlock()
 		return
