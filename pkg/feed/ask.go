@@ -165,8 +165,8 @@ func (f *Feed) record(epoch string, r wire.Record, now time.Time) {
 		// acknowledged all the same, and the list only grows.
 		f.status.Decisions[foreign.String()]++
 	}
-	f.apply(opened)
 	f.journal(r.Position, r.Message)
+	f.apply(opened)
 }
 
 // settle makes a point that an answer has confirmed the new base. Where a live

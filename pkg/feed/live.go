@@ -133,8 +133,8 @@ func (f *Feed) message(at uint64, message []byte, opened wire.Opened, now time.T
 		f.urgent = true
 		f.poke()
 	}
+	f.journal(at, message) // first: what has been refused once is refused after kill -9
 	f.apply(opened)
-	f.journal(at, message)
 	f.watchGap(now)
 }
 
