@@ -326,8 +326,9 @@ func TestFinalNewLog(t *testing.T) {
 		w.mustRefuseAll(sidecar, old)
 		w.mustRefuseAll(sidecar, late)
 		l.both((*harness.Relay).Heal)
-		sidecar.WaitReady()
-		w.waitSince(time.Now(), "the list is fresh", func() bool { return w.staleness(sidecar) < healthy })
+		w.waitSince(time.Now(), "it has asked", func() bool {
+			return w.metric(sidecar, "revcast_feed_connected") == 1 && w.staleness(sidecar) < healthy
+		})
 		w.mustRefuseAll(sidecar, old)
 		w.mustRefuseAll(sidecar, late)
 	}
