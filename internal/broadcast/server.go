@@ -12,11 +12,13 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/revcast/revcast/internal/wire"
 )
@@ -170,7 +172,7 @@ func (l *Log) heal(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if l.failing.Load() == nil {
+		if err := l.failing.Load(); err == nil || full(*err) {
 			since = time.Time{}
 			continue
 		}
@@ -198,6 +200,13 @@ func (l *Log) heal(ctx context.Context) {
 		}
 		since = time.Time{}
 	}
+}
+
+// full reports whether the log is as large as it may be: no restart makes room, only
+// its oldest messages' age does.
+func full(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && strings.Contains(api.Description, server.ErrMaxBytes.Error())
 }
 
 func probeDisk(dir string) error {
