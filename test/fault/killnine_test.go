@@ -103,24 +103,25 @@ func (l *load) begin(w *world) (stop func()) {
 
 func (l *load) one(w *world, retries bool) {
 	t := w.token(nil)
-	for limit, again := time.Now().Add(patience), false; ; again = true {
-		ok := w.revoke(t).status == http.StatusOK
-		if !ok && retries && time.Now().Before(limit) {
-			time.Sleep(10 * time.Millisecond)
-			continue
+	tries := 0
+	for limit := time.Now().Add(patience); ; {
+		tries++
+		if w.revoke(t).status == http.StatusOK {
+			break
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		switch {
-		case !ok:
+		time.Sleep(10 * time.Millisecond) // nobody may be there
+		if !retries || time.Now().After(limit) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
 			l.unanswered = append(l.unanswered, t)
-		default:
-			l.acked = append(l.acked, t)
-			if again {
-				l.retried++
-			}
+			return
 		}
-		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.acked = append(l.acked, t)
+	if tries > 1 {
+		l.retried++
 	}
 }
 
