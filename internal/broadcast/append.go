@@ -25,6 +25,7 @@ const (
 
 type request struct {
 	entries [][]byte
+	listed  []denylist.Entry // the same, as a list holds them
 	size    int
 	answer  chan answer // of capacity 1: a committer never waits for a caller that left
 }
@@ -40,20 +41,9 @@ var errClosing = errors.New("the log is closing")
 // once it is durable. Calls that arrive together share a batch. After an error
 // they may or may not be stored; saying them again is harmless.
 func (l *Log) Append(ctx context.Context, revocations ...denylist.Revocation) (uint64, error) {
-	if len(revocations) == 0 || len(revocations) > MaxAppend {
-		return 0, fmt.Errorf("1 to %d revocations at a time", MaxAppend)
-	}
-	r := &request{entries: make([][]byte, len(revocations)), answer: make(chan answer, 1)}
-	for i, v := range revocations {
-		e, err := wire.EncodeEntry(v)
-		if err != nil {
-			return 0, fmt.Errorf("encode a revocation: %w", err)
-		}
-		r.entries[i] = e
-		r.size += len(e) + 1
-	}
-	if r.size > wire.MaxMessage-wire.BatchOverhead {
-		return 0, errors.New("the revocations don't fit into one batch")
+	r, err := newRequest(revocations)
+	if err != nil {
+		return 0, err
 	}
 	select {
 	case l.queue <- r:
@@ -66,6 +56,28 @@ func (l *Log) Append(ctx context.Context, revocations ...denylist.Revocation) (u
 	case <-ctx.Done():
 		return 0, fmt.Errorf("wait for the log: %w", context.Cause(ctx))
 	}
+}
+
+func newRequest(revocations []denylist.Revocation) (*request, error) {
+	if len(revocations) == 0 || len(revocations) > MaxAppend {
+		return nil, fmt.Errorf("1 to %d revocations at a time", MaxAppend)
+	}
+	r := &request{
+		entries: make([][]byte, len(revocations)), listed: make([]denylist.Entry, len(revocations)),
+		answer: make(chan answer, 1),
+	}
+	for i, v := range revocations {
+		e, err := wire.EncodeEntry(v)
+		if err != nil {
+			return nil, fmt.Errorf("encode a revocation: %w", err)
+		}
+		r.entries[i], r.listed[i] = e, v.Entry()
+		r.size += len(e) + 1
+	}
+	if r.size > wire.MaxMessage-wire.BatchOverhead {
+		return nil, errors.New("the revocations don't fit into one batch")
+	}
+	return r, nil
 }
 
 // batch is requests on their way to become one message.
@@ -126,7 +138,7 @@ func (l *Log) commit(ctx context.Context) {
 				// what would be two.
 				wait := maxGather
 				if inFlight == 0 {
-					wait = min(maxGather, last.took/4)
+					wait = min(maxGather, last.took/2)
 				}
 				patience = time.After(wait)
 			}
@@ -165,13 +177,18 @@ type published struct {
 
 func (l *Log) write(ctx context.Context, b batch) published {
 	start := time.Now()
-	entries := make([][]byte, 0, b.entries)
+	entries, listed := make([][]byte, 0, b.entries), make([]denylist.Entry, 0, b.entries)
 	for _, r := range b.requests {
-		entries = append(entries, r.entries...)
+		entries, listed = append(entries, r.entries...), append(listed, r.listed...)
 	}
+	message := l.cfg.Signer.SealBatch(l.currentEpoch(), l.now(), entries)
+	hash := wire.HashOf(message)
+	l.own.Store(hash, listed)
 	var a answer
-	a.position, a.err = l.publish(ctx, wire.LogBatch, l.cfg.Signer.SealBatch(l.currentEpoch(), l.now(), entries))
-	if a.err == nil {
+	a.position, a.err = l.publish(ctx, wire.LogBatch, message)
+	if a.err != nil {
+		l.own.Delete(hash)
+	} else {
 		l.counters.batches.Add(1)
 		l.counters.entries.Add(uint64(b.entries))
 	}

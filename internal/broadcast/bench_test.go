@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/revcast/revcast/internal/wire"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
@@ -20,11 +19,13 @@ func BenchmarkAppend(b *testing.B) {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			l := open(b, b.TempDir())
 			single := func(ctx context.Context, rs ...denylist.Revocation) (uint64, error) {
-				e, err := wire.EncodeEntry(rs[0])
+				r, err := newRequest(rs)
 				if err != nil {
 					return 0, err
 				}
-				return l.publish(ctx, wire.LogBatch, l.cfg.Signer.SealBatch(l.currentEpoch(), time.Now(), [][]byte{e}))
+				l.write(ctx, batch{requests: []*request{r}, size: r.size, entries: 1})
+				a := <-r.answer
+				return a.position, a.err
 			}
 			var grouped, alone float64
 			for b.Loop() {

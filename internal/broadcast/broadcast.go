@@ -54,6 +54,7 @@ type Log struct {
 	wg     sync.WaitGroup
 
 	queue     chan *request
+	own       sync.Map      // wire.Hash to []denylist.Entry: batches of this process that the follower has yet to meet
 	lastAcked atomic.Uint64 // highest position acknowledged to this process
 	counters  counters
 	failing   atomic.Pointer[error] // the last publish's error, nil after a success

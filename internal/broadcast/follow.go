@@ -160,6 +160,7 @@ func (l *Log) takeUp(stream jetstream.Stream, info *jetstream.StreamInfo) (next 
 	l.epoch, l.track, l.asOf, l.caught = epoch, nil, time.Time{}, false
 	l.recent = recent{}
 	l.lastAcked.Store(0)
+	l.own.Clear()
 	first := max(info.State.FirstSeq, 1)
 	if first == 1 || info.State.Msgs == 0 {
 		// Nothing came before, or nothing that is still there: every authority and
@@ -183,8 +184,11 @@ type replay struct {
 
 func (r *replay) take(position uint64, message []byte) error {
 	l, hash := r.log, wire.HashOf(message)
-	opened, err := l.ring.Open(message)
-	if err != nil {
+	var opened wire.Opened
+	var err error
+	if listed, ours := l.own.LoadAndDelete(hash); ours { // signed and encoded here, a moment ago
+		l.cfg.List.Add(listed.([]denylist.Entry)...)
+	} else if opened, err = l.ring.Open(message); err != nil {
 		// It is part of the chain all the same: the chain is over what the stream holds.
 		l.counters.rejected.Add(1)
 		l.log.Error("the log holds a message that is not an authority's", "position", position, "error", err)

@@ -1,11 +1,13 @@
 package wire
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -101,23 +103,51 @@ func EncodeEntry(r denylist.Revocation) ([]byte, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
-	e := entryJSON{
-		Issuer: r.Issuer, Selector: map[string]string{}, Expires: r.Expires.Unix(), Exact: r.ExactExpiry,
-		At: new(r.At.UnixMicro()), By: r.By, Reason: r.Reason,
+	// By hand, since revoke calls wait for it: what entryJSON would become, in the same order.
+	b := make([]byte, 0, 256)
+	var err error
+	quote := func(name, value string) {
+		var failed error
+		b = append(b, name...)
+		b, failed = jsontext.AppendQuote(b, value)
+		err = cmp.Or(err, failed)
+	}
+	quote(`{"iss":`, r.Issuer)
+	separator := `,"sel":{`
+	if len(r.Selector.Pairs()) == 0 {
+		b = append(b, separator...)
 	}
 	for _, p := range r.Selector.Pairs() {
-		e.Selector[p.Claim] = p.Value
+		quote(separator, p.Claim)
+		quote(":", p.Value)
+		separator = ","
 	}
+	b = append(b, '}')
 	if !r.IssuedBefore.IsZero() {
-		e.IssuedBefore = new(r.IssuedBefore.Unix())
+		b = strconv.AppendInt(append(b, `,"issued_before":`...), r.IssuedBefore.Unix(), 10)
 	}
-	return json.Marshal(e, json.Deterministic(true))
+	b = strconv.AppendInt(append(b, `,"exp":`...), r.Expires.Unix(), 10)
+	if r.ExactExpiry {
+		b = append(b, `,"exact":true`...)
+	}
+	b = strconv.AppendInt(append(b, `,"at":`...), r.At.UnixMicro(), 10)
+	if r.By != "" {
+		quote(`,"by":`, r.By)
+	}
+	if r.Reason != "" {
+		quote(`,"reason":`, r.Reason)
+	}
+	return append(b, '}'), err
 }
 
 // SealBatch signs a batch of encoded entries. Its size is at most the entries'
 // total, a comma each, and BatchOverhead.
 func (s Signer) SealBatch(epoch string, issuedAt time.Time, entries [][]byte) []byte {
-	b := fmt.Appendf(nil, `{"v":%d,"epoch":`, Version)
+	size := BatchOverhead
+	for _, e := range entries {
+		size += len(e) + 1
+	}
+	b := fmt.Appendf(make([]byte, 0, size), `{"v":%d,"epoch":`, Version)
 	b, _ = jsontext.AppendQuote(b, epoch) // invalid UTF-8 becomes U+FFFD; an epoch is ASCII
 	b = fmt.Appendf(b, `,"issued_at":%d,"entries":[`, issuedAt.UnixMicro())
 	for i, e := range entries {
