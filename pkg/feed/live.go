@@ -52,10 +52,16 @@ func (f *Feed) connect(live wire.Live) error {
 	return nil
 }
 
+// connected notes that the live feed came or went. What was said while it was gone
+// is asked for at once: the next heartbeat would show it up to a second later.
 func (f *Feed) connected(yes bool) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.status.Connected = yes
-	f.mu.Unlock()
+	if yes {
+		f.urgent = true
+		f.poke()
+	}
 }
 
 // receive takes one message from the live subject, which anyone who controls NATS
