@@ -338,15 +338,21 @@ func TestFinalNewLog(t *testing.T) {
 // After a cut, all that was revoked meanwhile is refused soon.
 func healed(w *world, l link) {
 	delay := func(r *harness.Relay) { r.Delay(1500 * time.Millisecond) }
+	reset := (*harness.Relay).Reset
 	for _, c := range []struct {
 		name    string
 		disturb func(*harness.Relay)
 		during  time.Duration
 	}{
+		// Over before the silence is noticed.
+		{"Reset100ms", reset, 100 * time.Millisecond},
+		{"ResetAgain100ms", reset, 100 * time.Millisecond},
+		{"Reset300ms", reset, 300 * time.Millisecond},
+		{"ResetAgain300ms", reset, 300 * time.Millisecond},
 		{"Blackhole1s", (*harness.Relay).Blackhole, time.Second},
 		{"Blackhole5s", (*harness.Relay).Blackhole, 5 * time.Second}, // every timeout has passed
-		{"Reset1s", (*harness.Relay).Reset, time.Second},
-		{"Reset5s", (*harness.Relay).Reset, 5 * time.Second},
+		{"Reset1s", reset, time.Second},
+		{"Reset5s", reset, 5 * time.Second},
 		{"Delay", delay, 3 * time.Second},
 	} {
 		w.Run(c.name, func(t *testing.T) {
