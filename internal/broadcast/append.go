@@ -47,12 +47,24 @@ func (l *Log) Append(ctx context.Context, revocations ...denylist.Revocation) (u
 	}
 	select {
 	case l.queue <- r:
+	case <-l.closed:
+		return 0, errClosing
 	case <-ctx.Done():
 		return 0, fmt.Errorf("queue a revocation: %w", context.Cause(ctx))
 	}
 	select {
 	case a := <-r.answer:
 		return a.position, a.err
+	case <-l.closed:
+		// Queued after the last committer left, or answered this very moment.
+		select {
+		case a := <-r.answer:
+			return a.position, a.err
+		case <-time.After(publishTimeout + maxGather):
+			return 0, errClosing
+		case <-ctx.Done():
+			return 0, fmt.Errorf("wait for the log: %w", context.Cause(ctx))
+		}
 	case <-ctx.Done():
 		return 0, fmt.Errorf("wait for the log: %w", context.Cause(ctx))
 	}
@@ -216,23 +228,47 @@ func (l *Log) currentEpoch() string {
 }
 
 // publish puts a message into the stream and waits for its acknowledgement. A
-// batch under way when ctx ends is still waited for.
+// message under way when ctx ends is still waited for. It succeeds only where the
+// stream is the one that is being followed: else the follower, and so everyone,
+// would pass the message over.
 func (l *Log) publish(ctx context.Context, subject string, message []byte) (uint64, error) {
+	l.mu.Lock()
+	generation, reached, err := l.generation, uint64(0), l.foreign
+	if err == nil && (!l.caught || l.anew) {
+		err = errReading
+	}
+	if err == nil {
+		reached = l.track.Position()
+	}
+	l.mu.Unlock()
+	if err != nil {
+		return 0, l.failed(subject, err)
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
 	defer cancel()
 	ack, err := l.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: message}, jetstream.WithExpectStream(wire.Stream))
 	if err != nil {
-		err = fmt.Errorf("publish to the log: %w", err)
-		l.counters.publishErrors.Add(1)
-		l.failing.Store(&err)
-		l.log.Error("a message was not stored", "subject", subject, "error", err)
-		return 0, err
+		return 0, l.failed(subject, err)
 	}
+	if ack.Sequence <= reached {
+		err := fmt.Errorf("acknowledged at %d, when the log had reached %d: the stream is another", ack.Sequence, reached)
+		l.startOver(err)
+		return 0, l.failed(subject, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.generation != generation || l.anew {
+		return 0, l.failed(subject, errors.New("the stream was replaced meanwhile"))
+	}
+	l.lastAcked = max(l.lastAcked, ack.Sequence)
 	l.failing.Store(nil)
-	for {
-		last := l.lastAcked.Load()
-		if last >= ack.Sequence || l.lastAcked.CompareAndSwap(last, ack.Sequence) {
-			return ack.Sequence, nil
-		}
-	}
+	return ack.Sequence, nil
+}
+
+func (l *Log) failed(subject string, err error) error {
+	err = fmt.Errorf("publish to the log: %w", err)
+	l.counters.publishErrors.Add(1)
+	l.failing.Store(&err)
+	l.log.Error("a message was not stored", "subject", subject, "error", err)
+	return err
 }

@@ -2,10 +2,16 @@ package broadcast
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/revcast/revcast/internal/wire"
+	"github.com/revcast/revcast/pkg/denylist"
 )
+
+// clockStep is how far back the wall clock may be set without consequences: entries
+// outlive their tokens by more.
+const clockStep = denylist.Grace / 3
 
 // beat sends a heartbeat every second, and drops what has expired.
 func (l *Log) beat(ctx context.Context) {
@@ -20,7 +26,7 @@ func (l *Log) beat(ctx context.Context) {
 		}
 		l.prove(ctx, now, mark)
 		l.sendHeartbeat()
-		l.cfg.List.Prune(now)
+		l.prune(now)
 		select {
 		case <-ctx.Done():
 			return
@@ -43,8 +49,7 @@ func (l *Log) prove(ctx context.Context, now time.Time, mark bool) {
 			return
 		}
 	}
-	target := l.lastAcked.Load()
-	if err := l.await(ctx, func() bool { return l.caught && l.track.Position() >= target }); err != nil {
+	if err := l.await(ctx, func() bool { return l.caught && l.track.Position() >= l.lastAcked }); err != nil {
 		return
 	}
 	l.mu.Lock()
@@ -53,6 +58,20 @@ func (l *Log) prove(ctx context.Context, now time.Time, mark bool) {
 	}
 	l.mu.Unlock()
 	l.cfg.List.Advance(now)
+}
+
+// prune drops what has expired, by the wall clock, but never further than this
+// process has lived: a clock that jumps ahead drops nothing. One that was ahead from
+// the start and is then set right has dropped too much, so the log is read again.
+func (l *Log) prune(now time.Time) {
+	if lived := l.started.Add(now.Sub(l.started)); lived.Before(now.Round(0)) {
+		now = lived
+	}
+	if now = now.Round(0); now.Before(l.pruned.Add(-clockStep)) {
+		l.startOver(errors.New("the clock was set back, and what had expired by it has not"))
+	}
+	l.pruned = now
+	l.cfg.List.Prune(now)
 }
 
 // heartbeat signs where the log stands.
@@ -74,15 +93,13 @@ func (l *Log) state() (wire.Heartbeat, error) {
 	now := l.now()
 	// This process is the embedded server's only writer: what it has been told is
 	// acknowledged is all that is.
-	if l.server != nil && l.track.Position() >= l.lastAcked.Load() && now.After(l.asOf) {
+	if l.server != nil && l.track.Position() >= l.lastAcked && now.After(l.asOf) {
 		l.asOf = now
 	}
-	asOf := l.asOf
-	if asOf.IsZero() {
-		asOf = time.UnixMicro(1)
-	}
-	if asOf.After(now) { // the clock was set back
-		asOf = now
+	asOf := time.UnixMicro(1)
+	if !l.asOf.IsZero() {
+		// As long ago as it is by the monotonic clock: the wall clock may have been set.
+		asOf = now.Add(-max(0, now.Sub(l.asOf)))
 	}
 	return wire.Heartbeat{
 		Epoch: l.epoch, Position: l.track.Position(), Chain: l.track.Chain(), AsOf: asOf, IssuedAt: now,

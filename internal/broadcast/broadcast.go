@@ -43,32 +43,41 @@ type Config struct {
 
 // Log is the durable log. Safe for concurrent use.
 type Log struct {
-	cfg    Config
-	log    *slog.Logger
-	now    func() time.Time
-	ring   wire.Keyring
-	server *embedded // nil with an external cluster
-	nc     *nats.Conn
-	js     jetstream.JetStream
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	cfg     Config
+	log     *slog.Logger
+	now     func() time.Time
+	started time.Time
+	pruned  time.Time // by the wall clock; the beat's own
+	ring    wire.Keyring
+	server  *embedded // nil with an external cluster
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
 
 	queue     chan *request
-	own       sync.Map      // wire.Hash to []denylist.Entry: batches of this process that the follower has yet to meet
-	lastAcked atomic.Uint64 // highest position acknowledged to this process
+	own       sync.Map // wire.Hash to []denylist.Entry: batches of this process that the follower has yet to meet
 	counters  counters
 	failing   atomic.Pointer[error] // the last publish's error, nil after a success
 	snapshots snapshotCache
 
-	mu      sync.Mutex // guards the rest: what the follower knows
-	epoch   string
-	track   *wire.Track // nil until the stream was found
-	caught  bool        // the follower has reached what was the end when it started
-	asOf    time.Time
-	recent  recent
-	changed chan struct{} // closed and replaced when track moves
-	stream  jetstream.Stream
-	foreign error // why the stream can't be used, where it can't
+	closing atomic.Bool
+	closed  chan struct{} // by Close
+
+	mu         sync.Mutex // guards the rest: what the follower knows
+	interrupt  context.CancelCauseFunc
+	anew       bool   // the follower is to start over
+	generation uint64 // counts the times it has
+	lastAcked  uint64 // highest position acknowledged to this process
+	since      uint64 // the chain starts here, since what came before was lost; usually 0
+	epoch      string
+	track      *wire.Track // nil until the stream was found
+	caught     bool        // the follower has reached what was the end when it started
+	asOf       time.Time
+	recent     recent
+	changed    chan struct{} // closed and replaced when track moves
+	stream     jetstream.Stream
+	foreign    error // why the stream can't be used, where it can't
 }
 
 type counters struct {
@@ -108,7 +117,8 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	}
 	l := &Log{
 		cfg: cfg, log: cfg.Logger, now: cfg.Now, ring: wire.NewKeyring(cfg.Signer.Public()),
-		queue: make(chan *request, queueSize), changed: make(chan struct{}),
+		queue: make(chan *request, queueSize), changed: make(chan struct{}), closed: make(chan struct{}),
+		started: cfg.Now(),
 	}
 	var err error
 	if cfg.Embedded != nil {
@@ -167,8 +177,13 @@ func (l *Log) options() []nats.Option {
 	}
 }
 
-// Close answers what is queued with an error, and ends everything.
+// Close answers what is queued with an error, and ends everything. Again it does
+// nothing.
 func (l *Log) Close() error {
+	if !l.closing.CompareAndSwap(false, true) {
+		return nil
+	}
+	close(l.closed)
 	l.cancel()
 	l.wg.Wait()
 	l.nc.Close()

@@ -70,8 +70,7 @@ func open(t testing.TB, dir string) testLog {
 // verifier checks, and returns the revocations.
 func (l testLog) page(t testing.TB, from uint64, chain wire.Chain) (entries []denylist.Revocation, h wire.Heartbeat) {
 	t.Helper()
-	acked := l.lastAcked.Load()
-	if err := l.await(t.Context(), func() bool { return l.track.Position() >= acked }); err != nil {
+	if err := l.await(t.Context(), func() bool { return l.track.Position() >= l.lastAcked }); err != nil {
 		t.Fatal(err)
 	}
 	track := wire.NewTrack(from, chain)
@@ -145,8 +144,7 @@ func TestSnapshotHoldsTheList(t *testing.T) {
 	if _, err := l.Append(t.Context(), r); err != nil {
 		t.Fatal(err)
 	}
-	position := l.lastAcked.Load()
-	if err := l.await(t.Context(), func() bool { return l.track.Position() >= position }); err != nil {
+	if err := l.await(t.Context(), func() bool { return l.track.Position() >= l.lastAcked }); err != nil {
 		t.Fatal(err)
 	}
 	content, err := l.Snapshot(t.Context())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -25,7 +26,16 @@ const (
 // reconnection and a stream that changed under it go the same way.
 func (l *Log) follow(ctx context.Context) {
 	for ctx.Err() == nil {
-		if err := l.followOnce(ctx); err != nil && ctx.Err() == nil {
+		once, cancel := context.WithCancelCause(ctx)
+		l.mu.Lock()
+		l.interrupt = cancel
+		l.mu.Unlock()
+		err := l.followOnce(once)
+		if cause := context.Cause(once); cause != nil {
+			err = cause
+		}
+		cancel(nil)
+		if err != nil && ctx.Err() == nil {
 			l.log.Warn("following the log was interrupted", "error", err)
 			if errors.Is(err, errForeign) {
 				l.mu.Lock()
@@ -44,6 +54,17 @@ func (l *Log) follow(ctx context.Context) {
 // errForeign says that the stream is not ours to write.
 var errForeign = errors.New("this log is not ours")
 
+// startOver has the follower read the stream from its first message again, since
+// it is not, or may not be, the one that was read before. Until it has, nothing is
+// acknowledged and no heartbeat sent.
+func (l *Log) startOver(why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.anew, l.caught = true, false
+	l.interrupt(why)
+	l.notify()
+}
+
 func (l *Log) followOnce(ctx context.Context) error {
 	stream, err := l.ensureStream(ctx)
 	if err != nil {
@@ -53,6 +74,9 @@ func (l *Log) followOnce(ctx context.Context) error {
 	next := l.takeUp(stream, info)
 	consumer, err := l.js.OrderedConsumer(ctx, wire.Stream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: next, InactiveThreshold: 30 * time.Second,
+		// By itself it would go on for ever, on whatever stream has the name: come back
+		// here and look which one it is.
+		MaxResetAttempts: 1,
 	})
 	if err != nil {
 		return fmt.Errorf("make a consumer: %w", err)
@@ -77,7 +101,7 @@ func (l *Log) followOnce(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read a message's position: %w", err)
 		}
-		if err := r.take(meta.Sequence.Stream, m.Data()); err != nil {
+		if err := r.take(ctx, stream, meta.Sequence.Stream, m.Data()); err != nil {
 			return err
 		}
 	}
@@ -110,9 +134,9 @@ func (l *Log) ensureStream(ctx context.Context) (jetstream.Stream, error) {
 	want := l.streamConfig(epoch)
 	// Never shorter than it was: the log may hold entries made under a longer lifetime.
 	want.MaxAge = max(want.MaxAge, have.MaxAge)
-	if !have.DenyDelete || !have.DenyPurge || have.RePublish == nil || have.Retention != want.Retention ||
-		have.Storage != want.Storage || have.Discard != want.Discard || have.AllowRollup {
-		return nil, fmt.Errorf("%w: stream %s is not as Revcast makes it: messages could be lost unnoticed", errForeign, wire.Stream)
+	if difference := differs(have, want); difference != "" {
+		return nil, fmt.Errorf("%w: stream %s is not as Revcast makes it, so that messages could be lost: %s",
+			errForeign, wire.Stream, difference)
 	}
 	if have.MaxAge != want.MaxAge || have.MaxBytes != want.MaxBytes || have.Replicas != want.Replicas {
 		l.log.Info("changing the stream", "max_age", want.MaxAge, "max_bytes", want.MaxBytes, "replicas", want.Replicas)
@@ -121,6 +145,29 @@ func (l *Log) ensureStream(ctx context.Context) (jetstream.Stream, error) {
 		}
 	}
 	return stream, nil
+}
+
+// differs names what of a stream's configuration would let it lose or withhold
+// messages; empty: nothing. Size, age and replicas are ours to change.
+func differs(have, want jetstream.StreamConfig) string {
+	for what, wrong := range map[string]bool{
+		"messages may be deleted":               !have.DenyDelete || !have.DenyPurge || have.AllowRollup,
+		"its retention is another":              have.Retention != want.Retention,
+		"it is not on disk":                     have.Storage != want.Storage,
+		"it discards old messages":              have.Discard != want.Discard,
+		"the number of messages is limited":     have.MaxMsgs > 0 || have.MaxMsgsPerSubject > 0,
+		"messages may have lifetimes":           have.AllowMsgTTL,
+		"it acknowledges before it is written":  have.PersistMode != want.PersistMode,
+		"it takes other subjects":               !slices.Equal(have.Subjects, want.Subjects) || have.SubjectTransform != nil,
+		"it is a copy":                          have.Mirror != nil || len(have.Sources) > 0,
+		"it is sealed, or acknowledges nothing": have.Sealed || have.NoAck,
+		"it is not republished as it should be": have.RePublish == nil || *have.RePublish != *want.RePublish,
+	} {
+		if wrong {
+			return what
+		}
+	}
+	return ""
 }
 
 func (l *Log) streamConfig(epoch string) jetstream.StreamConfig {
@@ -149,17 +196,18 @@ func (l *Log) takeUp(stream jetstream.Stream, info *jetstream.StreamInfo) (next 
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.stream, l.foreign = stream, nil
-	if l.track != nil && epoch == l.epoch && info.State.LastSeq >= l.track.Position() {
+	if l.track != nil && !l.anew && epoch == l.epoch &&
+		info.State.LastSeq >= l.track.Position() && info.State.FirstSeq <= l.track.Position()+1 {
 		return l.track.Position() + 1
 	}
 	if l.track != nil {
 		l.counters.alarms.Add(1)
-		l.log.Error("ALARM: the stream was replaced or lost messages; starting over from what it has now",
+		l.log.Error("ALARM: the stream may not be what it was; starting over from what it has now",
 			"epoch_was", l.epoch, "epoch", epoch, "position_was", l.track.Position(), "position", info.State.LastSeq)
 	}
-	l.epoch, l.track, l.asOf, l.caught = epoch, nil, time.Time{}, false
-	l.recent = recent{}
-	l.lastAcked.Store(0)
+	l.generation++
+	l.epoch, l.track, l.asOf, l.caught, l.anew = epoch, nil, time.Time{}, false, false
+	l.recent, l.since, l.lastAcked = recent{}, 0, 0
 	l.own.Clear()
 	first := max(info.State.FirstSeq, 1)
 	if first == 1 || info.State.Msgs == 0 {
@@ -182,7 +230,7 @@ type replay struct {
 	hashes   []wire.Hash
 }
 
-func (r *replay) take(position uint64, message []byte) error {
+func (r *replay) take(ctx context.Context, stream jetstream.Stream, position uint64, message []byte) error {
 	l, hash := r.log, wire.HashOf(message)
 	var opened wire.Opened
 	var err error
@@ -202,12 +250,22 @@ func (r *replay) take(position uint64, message []byte) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if epoch := opened.Epoch(); epoch != "" && epoch != l.epoch {
+		// Kept by somebody, or by an authority that was late to notice; or the stream was
+		// made anew under us.
+		if info, err := stream.Info(ctx); err != nil || info.Config.Metadata[wire.EpochMetadata] != l.epoch {
+			l.anew = true
+			return errors.Join(errors.New("the stream is another"), err)
+		}
+	}
 	if l.track == nil {
 		if r.first == 0 {
 			r.first = position
 		}
 		if position != r.first+uint64(len(r.hashes)) {
-			return fmt.Errorf("position %d follows %d", position, r.first+uint64(len(r.hashes))-1)
+			l.alarmHole(r.first+uint64(len(r.hashes)), position)
+			r.first, r.hashes = position, nil
+			l.recent = recent{}
 		}
 		r.hashes = append(r.hashes, hash)
 		h := opened.Heartbeat
@@ -220,14 +278,23 @@ func (r *replay) take(position uint64, message []byte) error {
 		case position >= r.until:
 			l.counters.alarms.Add(1)
 			l.log.Error("ALARM: the log holds no mark, so its chain starts anew", "position", position)
-			l.track = wire.NewTrack(r.first-1, wire.ChainStart(l.epoch))
+			l.since = r.first - 1
+			l.track = wire.NewTrack(l.since, wire.ChainStart(l.epoch))
 			for _, hash := range r.hashes {
 				l.track.Append(hash)
 			}
 		}
 	} else {
-		if position != l.track.Position()+1 {
-			return fmt.Errorf("position %d follows %d", position, l.track.Position())
+		switch next := l.track.Position() + 1; {
+		case position < next:
+			return nil // the consumer began again a little before where it was
+		case position > next:
+			// Take up what is there. The chain starts anew, so verifiers see that it is not
+			// the log they knew, and load a snapshot.
+			l.alarmHole(next, position)
+			l.since = position - 1
+			l.track = wire.NewTrack(l.since, wire.ChainStart(l.epoch))
+			l.recent = recent{}
 		}
 		l.track.Append(hash)
 		if h := opened.Heartbeat; h != nil && h.Epoch == l.epoch {
@@ -246,6 +313,11 @@ func (r *replay) take(position uint64, message []byte) error {
 	}
 	l.notify()
 	return nil
+}
+
+func (l *Log) alarmHole(from, to uint64) {
+	l.counters.alarms.Add(1)
+	l.log.Error("ALARM: the log has lost messages", "from", from, "to", to-1)
 }
 
 func (r *replay) finish() {
@@ -276,11 +348,13 @@ func (r *recent) add(record wire.Record) {
 	r.records = r.records[drop:]
 }
 
-// after returns the records after a position, and whether it has all of them.
+// after returns the records after a position, and whether it has all of them. What
+// it returns is a copy: the ring moves on.
 func (r *recent) after(position uint64) ([]wire.Record, bool) {
 	if len(r.records) == 0 || r.records[0].Position > position+1 {
 		return nil, false
 	}
 	skip := position + 1 - r.records[0].Position
-	return r.records[min(skip, uint64(len(r.records))):], true
+	records := r.records[min(skip, uint64(len(r.records))):]
+	return slices.Clone(records[:min(len(records), maxPageRecords)]), true
 }

@@ -17,6 +17,7 @@ import (
 const (
 	maxPageRecords = 4096
 	pageTimeout    = 5 * time.Second
+	pageBudget     = 500 * time.Millisecond
 	snapshotAge    = time.Second // how long a snapshot is served before a newer one is made
 )
 
@@ -42,7 +43,11 @@ func (l *Log) Page(ctx context.Context, after uint64, wait time.Duration, nonce 
 	}
 	end, stream := l.track.Position(), l.stream
 	records, ok := l.recent.after(after)
+	gone := after < l.since
 	l.mu.Unlock()
+	if gone {
+		return nil, wire.ErrGone
+	}
 	if !ok && after < end {
 		var err error
 		if records, err = fromStream(ctx, stream, after, end); err != nil {
@@ -50,8 +55,8 @@ func (l *Log) Page(ctx context.Context, after uint64, wait time.Duration, nonce 
 		}
 	}
 	var page []byte
-	for i, r := range records {
-		if i == maxPageRecords || len(page)+len(r.Message) > wire.MaxPage {
+	for _, r := range records {
+		if len(page)+len(r.Message) > wire.MaxPage {
 			break
 		}
 		page = wire.AppendRecord(page, r)
@@ -66,9 +71,15 @@ func (l *Log) Page(ctx context.Context, after uint64, wait time.Duration, nonce 
 func fromStream(ctx context.Context, stream jetstream.Stream, after, end uint64) (records []wire.Record, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
-	size := 0
+	size, begun := 0, time.Now()
 	for position := after + 1; position <= end && len(records) < maxPageRecords && size < wire.MaxPage; position++ {
+		if len(records) > 0 && time.Since(begun) > pageBudget {
+			break // a verifier waits: part of the way is better than none
+		}
 		m, err := stream.GetMsg(ctx, position)
+		if err != nil && len(records) > 0 {
+			break
+		}
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			info, err := stream.Info(ctx)
 			if err != nil {
@@ -93,6 +104,7 @@ type snapshotCache struct {
 	mu       sync.Mutex
 	epoch    string
 	position uint64
+	chain    wire.Chain
 	at       time.Time
 	took     time.Duration
 	content  []byte
@@ -116,14 +128,15 @@ func (l *Log) Snapshot(context.Context) (io.ReadSeeker, error) {
 	if err != nil {
 		return nil, err
 	}
-	fresh := c.epoch == h.Epoch && (c.position == h.Position || h.IssuedAt.Sub(c.at) < snapshotAge)
+	age := h.IssuedAt.Sub(c.at)
+	fresh := c.chain == h.Chain || c.epoch == h.Epoch && c.position < h.Position && 0 <= age && age < snapshotAge
 	if c.content == nil || !fresh {
 		var b bytes.Buffer
 		snapshot := wire.Snapshot{Epoch: h.Epoch, Position: h.Position, Chain: h.Chain, IssuedAt: h.IssuedAt}
 		if err := l.cfg.Signer.WriteSnapshot(&b, snapshot, l.cfg.List.Sections()); err != nil {
 			return nil, err
 		}
-		c.content, c.epoch, c.position, c.at = b.Bytes(), h.Epoch, h.Position, h.IssuedAt
+		c.content, c.epoch, c.position, c.chain, c.at = b.Bytes(), h.Epoch, h.Position, h.Chain, h.IssuedAt
 		c.took = l.now().Sub(h.IssuedAt)
 	}
 	return bytes.NewReader(c.content), nil

@@ -99,12 +99,12 @@ func (e *embedded) start() error {
 		srv.WaitForShutdown()
 		return fmt.Errorf("the embedded NATS server did not start with JetStream in %s", e.cfg.StoreDir)
 	}
-	if e.cfg.Listen != srv.Addr().String() { // a port was chosen: keep it over restarts
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if port == server.RANDOM_PORT { // keep the one that was chosen over restarts
 		e.cfg.Listen = net.JoinHostPort(host, strconv.Itoa(srv.Addr().(*net.TCPAddr).Port))
 	}
-	e.mu.Lock()
 	e.srv = srv
-	e.mu.Unlock()
 	return nil
 }
 
@@ -143,7 +143,11 @@ func (e *embedded) stop() {
 	}
 }
 
-func (e *embedded) url() string { return "nats://" + cmp.Or(e.cfg.Advertise, e.cfg.Listen) }
+func (e *embedded) url() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return "nats://" + cmp.Or(e.cfg.Advertise, e.cfg.Listen)
+}
 
 // InProcessConn connects to whichever server runs now.
 func (e *embedded) InProcessConn() (net.Conn, error) {
@@ -172,7 +176,7 @@ func (l *Log) heal(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		if err := l.failing.Load(); err == nil || full(*err) {
+		if err := l.failing.Load(); err == nil || full(*err) || errors.Is(*err, errReading) || errors.Is(*err, errForeign) {
 			since = time.Time{}
 			continue
 		}

@@ -89,7 +89,7 @@ func ParseDiscovery(b []byte) (*Discovery, Keyring, error) {
 		return nil, nil, fmt.Errorf("%w: discovery: no Ed25519 signing key", ErrFormat)
 	}
 	for _, ref := range []string{d.Snapshot, d.Log} {
-		if u, err := url.Parse(ref); err != nil || ref == "" || u.Host != "" || u.Scheme != "" {
+		if u, err := url.Parse(ref); err != nil || ref == "" || u.Host != "" || u.Scheme != "" || ref[0] != '/' {
 			return nil, nil, fmt.Errorf("%w: discovery: %q is not a path", ErrFormat, ref)
 		}
 	}

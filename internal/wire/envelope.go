@@ -155,6 +155,17 @@ type Opened struct {
 	Heartbeat *Heartbeat
 }
 
+// Epoch returns the epoch that the message names; empty where nothing was opened.
+func (o Opened) Epoch() string {
+	switch {
+	case o.Batch != nil:
+		return o.Batch.Epoch
+	case o.Heartbeat != nil:
+		return o.Heartbeat.Epoch
+	}
+	return ""
+}
+
 // Open checks and decodes a batch, a mark or a heartbeat.
 func (ring Keyring) Open(message []byte) (Opened, error) {
 	kind, payload, err := ring.open(message)

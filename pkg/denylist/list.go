@@ -24,7 +24,7 @@ type List struct {
 	mu      sync.RWMutex // guards the rest
 	windows map[int64]*set
 	always  *set
-	floor   int64 // entries that expired at or before it are gone, and don't come back
+	floor   int64 // entries that expired at or before it are gone
 }
 
 // Option changes a default of [New].
@@ -67,12 +67,13 @@ func (l *List) Add(entries ...Entry) (added int) {
 
 // Prune gives back entries whose window ended more than [Grace] before now, and
 // returns how many. Callers pass the earlier of their own clock and the
-// authority's, so that a clock gone wrong drops nothing that is still needed.
+// authority's, so that a clock gone wrong drops nothing that is still needed. An
+// earlier now than before lets entries be added again that were refused as expired.
 func (l *List) Prune(now time.Time) (dropped int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	floor := now.Add(-Grace).Unix()
-	if floor <= l.floor {
+	if floor == l.floor {
 		return 0
 	}
 	l.floor = floor
@@ -208,12 +209,12 @@ func (l *List) Sections() iter.Seq[Section] {
 			if end != 0 {
 				s = l.windows[end]
 			}
-			var sections []Section
+			var all []copied
 			if s != nil {
-				sections = s.sections(end)
+				all = s.copy()
 			}
 			l.mu.RUnlock()
-			for _, section := range sections {
+			for _, section := range sectionsOf(all, end) {
 				if !yield(section) {
 					return
 				}

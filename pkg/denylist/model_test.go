@@ -102,7 +102,7 @@ func (m *model) add(r ruling) {
 }
 
 func (m *model) prune(now time.Time) {
-	m.floor = max(m.floor, now.Unix()-15*60)
+	m.floor = now.Unix() - 15*60
 	m.rulings = slices.DeleteFunc(m.rulings, func(r ruling) bool { return window(r.expires) <= m.floor })
 }
 

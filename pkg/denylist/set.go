@@ -1,8 +1,8 @@
 package denylist
 
 import (
+	"cmp"
 	"hash/maphash"
-	"maps"
 	"slices"
 
 	"github.com/bits-and-blooms/bloom/v3"
@@ -24,6 +24,7 @@ type set struct {
 	exact    map[Digest]held
 	filter   *bloom.BloomFilter
 	capacity int // entries the filter is made for
+	gone     int // entries dropped since exact and filter were made
 	// expiring lists the digests by the end of the window they expire in.
 	expiring map[int64][]Digest
 }
@@ -174,7 +175,10 @@ func (s *set) prune(floor int64) (dropped int) {
 			}
 		}
 	}
-	if dropped > 0 { // a bloom filter can't forget; a Go map keeps its size
+	// A bloom filter can't forget, and a Go map keeps its size: make them anew, but not
+	// for a few entries, since readers wait.
+	if s.gone += dropped; s.gone > len(s.exact)/4 {
+		s.gone = 0
 		exact := make(map[Digest]held, len(s.exact))
 		for d, h := range s.exact {
 			exact[d] = h
@@ -185,25 +189,38 @@ func (s *set) prune(floor int64) (dropped int) {
 	return dropped
 }
 
-func (s *set) sections(window int64) (sections []Section) {
-	byShape := map[Shape][]Digest{}
+// copied is a part of a set, for sorting without the lock.
+type copied struct {
+	digest Digest
+	shape  Shape
+	cuts   []Cut // never changed once in a set: union makes new ones
+}
+
+func (s *set) copy() []copied {
+	all := make([]copied, 0, len(s.exact))
 	for d, h := range s.exact {
-		byShape[h.shape] = append(byShape[h.shape], d)
+		all = append(all, copied{d, h.shape, h.cuts})
 	}
-	for _, shape := range slices.Sorted(maps.Keys(byShape)) {
-		digests := byShape[shape]
-		slices.SortFunc(digests, compareDigests)
-		section := Section{Shape: shape, Window: window, Digests: digests}
-		if window == 0 {
-			section.Digests = nil
-			for _, d := range digests {
-				for _, c := range s.exact[d].cuts {
-					section.Digests = append(section.Digests, d)
-					section.Cuts = append(section.Cuts, c)
-				}
-			}
+	return all
+}
+
+// sectionsOf sorts a set's entries into sections.
+func sectionsOf(all []copied, window int64) (sections []Section) {
+	slices.SortFunc(all, func(a, b copied) int {
+		return cmp.Or(cmp.Compare(a.shape, b.shape), compareDigests(a.digest, b.digest))
+	})
+	for i, c := range all {
+		if i == 0 || c.shape != all[i-1].shape {
+			sections = append(sections, Section{Shape: c.shape, Window: window})
 		}
-		sections = append(sections, section)
+		s := &sections[len(sections)-1]
+		if window != 0 {
+			s.Digests = append(s.Digests, c.digest)
+			continue
+		}
+		for _, cut := range c.cuts {
+			s.Digests, s.Cuts = append(s.Digests, c.digest), append(s.Cuts, cut)
+		}
 	}
 	return sections
 }

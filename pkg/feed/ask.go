@@ -116,6 +116,9 @@ func (f *Feed) load(ctx context.Context) error {
 func (f *Feed) catchUp(ctx context.Context, epoch string, base point, wait time.Duration, anew bool) error {
 	track := wire.NewTrack(base.position, base.chain)
 	for {
+		f.mu.Lock()
+		question := f.position.ask()
+		f.mu.Unlock()
 		asked := f.reading(f.cfg.Now())
 		page, err := f.page(ctx, track.Position(), wait)
 		if err != nil {
@@ -140,7 +143,7 @@ func (f *Feed) catchUp(ctx context.Context, epoch string, base point, wait time.
 		case reached && chain != page.Heartbeat.Chain:
 			return &brokenError{"forked", "chain " + page.Heartbeat.Chain.String()}
 		case reached:
-			f.settle(epoch, point{page.Heartbeat.Position, chain}, page.Heartbeat, anew)
+			f.settle(epoch, point{page.Heartbeat.Position, chain}, page.Heartbeat, question, anew)
 			return nil
 		case len(page.Records) == 0:
 			return fmt.Errorf("%w: an empty page before the log's end", wire.ErrFormat)
@@ -171,12 +174,12 @@ func (f *Feed) record(epoch string, r wire.Record, now time.Time) {
 
 // settle makes a point that an answer has confirmed the new base. Where a live
 // heartbeat was quicker, it stays, unless the log was found to be another.
-func (f *Feed) settle(epoch string, at point, h wire.Heartbeat, anew bool) {
+func (f *Feed) settle(epoch string, at point, h wire.Heartbeat, question uint64, anew bool) {
 	now := f.cfg.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if anew || !f.position.based() || at.position >= f.position.confirmed.position {
-		f.position.rebase(epoch, at)
+		f.position.rebase(epoch, at, question)
 	}
 	if anew || h.AsOf.After(f.position.asOf) {
 		f.position.asOf = h.AsOf

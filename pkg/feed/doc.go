@@ -13,8 +13,9 @@
 // Invariants:
 //
 //   - Only what the authority's key signed is applied.
-//   - The list's age never reads younger than it is, whatever the local clock says
-//     and however old the messages are. How: a log page answers a random nonce and
+//   - The list's age never reads younger than it is (by more than the second that two
+//     authorities' clocks may be apart), whatever the local clock says and however
+//     old the messages are. How: a log page answers a random nonce and
 //     carries the authority's time. When the page was signed, the question had been
 //     asked; so the authority's clock, at the moment of asking, read at most that
 //     time. From this upper bound on the difference between the two clocks, and an

@@ -66,16 +66,17 @@ type Feed struct {
 	failures     int
 	saveAfter    time.Time
 
-	mu        sync.Mutex // guards the rest, which live messages touch too
-	ring      wire.Keyring
-	position  position
-	clock     clock
-	urgent    bool
-	gapSince  time.Time
-	live      time.Time // local time of the last live heartbeat that confirmed
-	foreignAt time.Time
-	authTime  time.Time // the newest IssuedAt of a heartbeat that confirmed
-	status    Status
+	mu         sync.Mutex // guards the rest, which live messages touch too
+	ring       wire.Keyring
+	position   position
+	clock      clock
+	urgent     bool
+	gapSince   time.Time
+	live       time.Time // local time of the last live heartbeat that confirmed
+	foreignAt  time.Time
+	authTime   time.Time // the newest IssuedAt of a heartbeat that confirmed
+	status     Status
+	connection int // counts connections to NATS
 
 	state       *stateFile // nil before the first save
 	nextState   *stateFile // one that is being written
@@ -129,10 +130,12 @@ func New(list *denylist.List, cfg Config) (*Feed, error) {
 				TLSHandshakeTimeout: askTimeout, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 2,
 				IdleConnTimeout: 2 * refreshEvery,
 			},
-			// A redirect could lead to someone else's keys.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}
 	}
+	client := *f.client
+	// A redirect could lead to someone else's keys.
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	f.client = &client
 	return f, nil
 }
 
@@ -162,8 +165,6 @@ func (f *Feed) Run(ctx context.Context) error {
 				if err := f.ask(ctx, wait); err != nil && ctx.Err() == nil {
 					f.failed(err)
 					pause = retryEvery
-				} else if wait > 0 {
-					pause = 0 // the answer came when there was something to say
 				}
 				next = f.cfg.Now().Add(pause)
 				sleep = 0

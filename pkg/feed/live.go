@@ -14,6 +14,10 @@ import (
 // connect subscribes to the live subject as discovery describes it. A server that
 // can't be reached is tried for ever; until then the feed asks over HTTP.
 func (f *Feed) connect(live wire.Live) error {
+	f.mu.Lock()
+	f.connection++
+	this := f.connection
+	f.mu.Unlock()
 	options := []nats.Option{
 		nats.Name("revcast-verifier"),
 		nats.MaxReconnects(-1), nats.RetryOnFailedConnect(true), nats.IgnoreAuthErrorAbort(),
@@ -21,14 +25,14 @@ func (f *Feed) connect(live wire.Live) error {
 		nats.Timeout(2 * time.Second), nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2),
 		nats.PermissionErrOnSubscribe(true),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			f.connected(false)
+			f.connected(this, false)
 			if err != nil {
 				f.log.Warn("lost the live feed", "error", err)
 			}
 		}),
-		nats.ConnectHandler(func(*nats.Conn) { f.connected(true); f.log.Info("connected to the live feed") }),
-		nats.ReconnectHandler(func(*nats.Conn) { f.connected(true); f.log.Info("connected to the live feed again") }),
-		nats.ClosedHandler(func(*nats.Conn) { f.connected(false) }),
+		nats.ConnectHandler(func(*nats.Conn) { f.connected(this, true); f.log.Info("connected to the live feed") }),
+		nats.ReconnectHandler(func(*nats.Conn) { f.connected(this, true); f.log.Info("connected to the live feed again") }),
+		nats.ClosedHandler(func(*nats.Conn) { f.connected(this, false) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrSlowConsumer) {
 				f.log.Warn("live messages were dropped; asking for them", "error", err)
@@ -54,9 +58,12 @@ func (f *Feed) connect(live wire.Live) error {
 
 // connected notes that the live feed came or went. What was said while it was gone
 // is asked for at once: the next heartbeat would show it up to a second later.
-func (f *Feed) connected(yes bool) {
+func (f *Feed) connected(connection int, yes bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if connection != f.connection {
+		return // another has taken its place
+	}
 	f.status.Connected = yes
 	if yes {
 		f.urgent = true
@@ -134,6 +141,7 @@ func (f *Feed) message(at uint64, message []byte, opened wire.Opened, now time.T
 		f.foreigner(now)
 		return
 	case duplicate:
+		f.apply(opened) // nothing new, unless the log was rolled back and nobody has noticed yet
 		return
 	case conflict:
 		f.urgent = true

@@ -7,7 +7,8 @@ import (
 )
 
 // decision is what a message or a heartbeat means for the position. The entries of
-// a signed batch of this epoch are applied whatever the decision.
+// a signed batch of this epoch are applied whatever the decision; those of another
+// epoch only where the log itself holds them.
 type decision uint8
 
 const (
@@ -40,14 +41,35 @@ type position struct {
 	track     *wire.Track // contiguous from confirmed; nil before the first base
 	confirmed point       // by a heartbeat, or by a snapshot
 	asOf      time.Time   // authority time of the newest heartbeat that confirmed
-	seen      map[uint64]wire.Hash
+	seen      map[uint64]seen
+	questions uint64 // counts those that left
 }
 
-// rebase starts from a point that is known to be good. What was seen beyond it
-// stays and is taken in order.
-func (p *position) rebase(epoch string, at point) {
-	if p.epoch != epoch || p.seen == nil {
-		p.seen, p.asOf = map[uint64]wire.Hash{}, time.Time{}
+// seen is a message past the confirmed position, and the question before which it
+// came.
+type seen struct {
+	message  wire.Hash
+	question uint64
+}
+
+// ask counts a question that leaves now, for the rebase on its answer.
+func (p *position) ask() (question uint64) {
+	p.questions++
+	return p.questions
+}
+
+// rebase starts from a point that is known to be good: where the answer to a
+// question says that the log ends. What was seen beyond it after the question left
+// stays and is taken in order. What came before it and lies beyond the log's end was
+// never in the log.
+func (p *position) rebase(epoch string, at point, question uint64) {
+	if p.epoch != "" && p.epoch != epoch || p.seen == nil {
+		p.seen, p.asOf = map[uint64]seen{}, time.Time{}
+	}
+	for n, s := range p.seen {
+		if n > at.position && s.question < question {
+			delete(p.seen, n)
+		}
 	}
 	p.epoch, p.confirmed, p.track = epoch, at, wire.NewTrack(at.position, at.chain)
 	p.forget()
@@ -62,13 +84,13 @@ func (p *position) message(epoch string, at uint64, message wire.Hash) decision 
 		return foreign
 	}
 	if p.seen == nil {
-		p.seen = map[uint64]wire.Hash{}
+		p.seen = map[uint64]seen{}
 	}
 	if p.based() && at <= p.confirmed.position {
 		return duplicate
 	}
 	if known, ok := p.seen[at]; ok {
-		if known == message {
+		if known.message == message {
 			return duplicate
 		}
 		// One of the two is not what the log holds. Forget both, and all that was built
@@ -80,7 +102,7 @@ func (p *position) message(epoch string, at uint64, message wire.Hash) decision 
 	if len(p.seen) >= maxSeen {
 		return gap
 	}
-	p.seen[at] = message
+	p.seen[at] = seen{message, p.questions}
 	if !p.based() || at != p.track.Position()+1 {
 		return gap
 	}
@@ -110,7 +132,7 @@ func (p *position) heartbeat(h wire.Heartbeat) decision {
 		return gap
 	}
 	if chain != h.Chain {
-		p.seen = map[uint64]wire.Hash{}
+		p.seen = map[uint64]seen{}
 		p.restart()
 		return conflict
 	}
@@ -134,11 +156,11 @@ func (p *position) restart() {
 
 func (p *position) drain() {
 	for {
-		h, ok := p.seen[p.track.Position()+1]
+		s, ok := p.seen[p.track.Position()+1]
 		if !ok {
 			return
 		}
-		p.track.Append(h)
+		p.track.Append(s.message)
 	}
 }
 

@@ -30,7 +30,7 @@ func (s story) heartbeat(at int, asOf time.Duration) wire.Heartbeat {
 
 func based(s story, at int) *position {
 	p := &position{}
-	p.rebase("e", point{uint64(at), s.chains[at]})
+	p.rebase("e", point{uint64(at), s.chains[at]}, p.ask())
 	return p
 }
 
@@ -121,7 +121,7 @@ func TestPositionConfirmsNothingThatIsNotHere(t *testing.T) {
 				for i := range at + 1 {
 					had[i] = true
 				}
-				p.rebase("e", point{uint64(at), s.chains[at]})
+				p.rebase("e", point{uint64(at), s.chains[at]}, p.ask())
 			}
 			if p.confirmed.chain != s.chains[p.confirmed.position] {
 				t.Fatalf("seed %d: confirmed a chain that is not the log's", seed)

@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -35,6 +37,7 @@ const (
 	maxStateHeader = 16 << 10
 	rewriteAfter   = 8 << 20 // bytes of frames, or the base's size if that is more
 	rewriteRetry   = 30 * time.Second
+	newState       = ".new-*" // behind the state file's name, while it is being written
 )
 
 // confirmation says that the list was complete, and when.
@@ -116,6 +119,13 @@ func (s *stateFile) close() {
 	}
 }
 
+// discard closes a file that has no name any more.
+func (s *stateFile) discard() {
+	if s != nil && s.file != nil {
+		_ = s.file.Close()
+	}
+}
+
 // save writes a new base where there is none yet, where the frames have grown
 // longer than it, or where the file broke or is behind.
 func (f *Feed) save() {
@@ -139,7 +149,6 @@ func (f *Feed) save() {
 	err := next.write(f.cfg.StateFile, header, f.list)
 
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.nextState = nil
 	if err == nil {
 		frames := next.buffer.Bytes()
@@ -148,23 +157,28 @@ func (f *Feed) save() {
 			err = os.Rename(next.file.Name(), f.cfg.StateFile)
 		}
 	}
-	if err != nil {
+	old := f.state
+	if err == nil {
+		f.state, f.rekeyed = next, false
+	} else {
 		f.stateErrors++
 		f.saveAfter = now.Add(rewriteRetry)
+		old = nil
+	}
+	f.mu.Unlock()
+	old.discard() // without the lock, since disks take their time
+	if err != nil {
 		f.log.Error("the state file was not written", "path", f.cfg.StateFile, "error", err)
 		if next.file != nil {
 			_ = os.Remove(next.file.Name())
-			_ = next.file.Close()
+			next.discard()
 		}
-		return
 	}
-	f.state.close()
-	f.state, f.rekeyed = next, false
 }
 
 // write makes the base in a file beside the one it will replace.
 func (s *stateFile) write(path string, header stateHeader, list *denylist.List) (err error) {
-	if s.file, err = os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*"); err != nil {
+	if s.file, err = os.CreateTemp(filepath.Dir(path), filepath.Base(path)+newState); err != nil {
 		return fmt.Errorf("make a new state file: %w", err)
 	}
 	sum := sha256.New()
@@ -201,6 +215,11 @@ func (f *Feed) restore() {
 	if f.cfg.StateFile == "" {
 		return
 	}
+	if left, err := filepath.Glob(f.cfg.StateFile + newState); err == nil {
+		for _, path := range left { // of a process that was killed while it wrote
+			_ = os.Remove(path)
+		}
+	}
 	file, err := os.Open(f.cfg.StateFile)
 	if errors.Is(err, os.ErrNotExist) {
 		return
@@ -220,7 +239,7 @@ func (f *Feed) restore() {
 	if f.last.Through == 0 || through.After(now) {
 		f.log.Warn("the state file does not tell how old it is: the clock may have been set back", "path", f.cfg.StateFile)
 	} else {
-		f.list.Advance(through)
+		f.list.Advance(now.Add(-now.Sub(through))) // with now's monotonic reading: the wall clock may be set later
 	}
 	f.log.Info("took up the state file", "path", f.cfg.StateFile, "entries", f.list.Stats().Entries,
 		"epoch", f.position.epoch, "position", f.position.confirmed.position, "age", now.Sub(through).Round(time.Millisecond))
@@ -273,8 +292,9 @@ func (f *Feed) read(r io.Reader) error {
 		f.ring = wire.NewKeyring(keys...)
 	}
 	f.last = header.Last
-	f.position.rebase(header.Epoch, point{f.last.Position, f.last.Chain})
-	for f.frame(in.r) {
+	f.position.rebase(header.Epoch, point{f.last.Position, f.last.Chain}, 0)
+	// Frames were verified when they were written, with the keys that were trusted then.
+	for ring := wire.NewKeyring(append(keys, slices.Collect(maps.Values(f.ring))...)...); f.frame(in.r, ring); {
 	}
 	// Older heartbeats than the one that was confirmed last are stale here too.
 	f.position.asOf = time.UnixMicro(f.last.AsOf)
@@ -282,7 +302,7 @@ func (f *Feed) read(r io.Reader) error {
 }
 
 // frame takes one frame, and reports whether there may be another.
-func (f *Feed) frame(r io.Reader) bool {
+func (f *Feed) frame(r io.Reader, ring wire.Keyring) bool {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return false
@@ -302,10 +322,11 @@ func (f *Feed) frame(r io.Reader) bool {
 	}
 	switch {
 	case head[0] == frameMessage && len(payload) > 8:
-		opened, err := f.ring.Open(payload[8:])
+		opened, err := ring.Open(payload[8:])
 		if err != nil {
-			return false // by a key that is not trusted here: what comes after it builds on it
+			return false // what comes after it builds on it
 		}
+		f.apply(opened) // of whatever epoch: the log held it
 		f.message(binary.BigEndian.Uint64(payload), payload[8:], opened, f.cfg.Now())
 		return true
 	case head[0] == frameConfirm:
@@ -314,7 +335,7 @@ func (f *Feed) frame(r io.Reader) bool {
 			return false
 		}
 		f.last = c
-		f.position.rebase(f.position.epoch, point{c.Position, c.Chain})
+		f.position.rebase(f.position.epoch, point{c.Position, c.Chain}, 0)
 		return true
 	}
 	return false

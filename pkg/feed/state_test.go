@@ -36,7 +36,7 @@ func journaled(t testing.TB, path string) (f *Feed, inBase, inFrames []*denylist
 	}
 	list.Advance(now.Add(-time.Minute))
 	f.last = confirmation{AsOf: now.UnixMicro(), Through: now.Add(-time.Minute).UnixMicro()}
-	f.position.rebase("e", point{0, wire.ChainStart("e")})
+	f.position.rebase("e", point{0, wire.ChainStart("e")}, 0)
 	f.clock.answer(f.reading(now), f.reading(now), now)
 	f.save()
 	for i := range uint64(3) {
@@ -165,7 +165,7 @@ func TestDurableStateIsRewrittenWhileMessagesArrive(t *testing.T) {
 	if revoked(list, inBase) != 2 || revoked(list, inFrames) != 3 {
 		t.Error("the rewritten file lacks entries")
 	}
-	if left, _ := filepath.Glob(path + ".*"); len(left) > 0 {
+	if left, _ := filepath.Glob(path + newState); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }
