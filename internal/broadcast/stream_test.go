@@ -303,6 +303,54 @@ func TestPageFromTheStreamItself(t *testing.T) {
 	}
 }
 
+func TestBoundedTheSameRevocationIsStoredOnce(t *testing.T) {
+	l := open(t, t.TempDir())
+	r := revocation("again and again")
+	cut := denylist.Revocation{
+		Issuer: issuer, Selector: denylist.One(denylist.Sub, "alice"), IssuedBefore: time.Now(), Expires: time.Now().Add(time.Hour), At: time.Now(),
+	}
+	for _, x := range []denylist.Revocation{r, cut} {
+		if _, err := l.Append(t.Context(), x); err != nil {
+			t.Fatal(err)
+		}
+		entry := x.Entry()
+		if err := l.await(t.Context(), func() bool { return l.list.Has(entry) }); err != nil {
+			t.Fatal(err)
+		}
+		was := l.Stats().Entries
+		for range 10 {
+			if position, err := l.Append(t.Context(), x); err != nil || position == 0 {
+				t.Fatal(position, err)
+			}
+		}
+		if n := l.Stats().Entries; n != was {
+			t.Errorf("%d entries more", n-was)
+		}
+	}
+	later := cut
+	later.IssuedBefore = cut.IssuedBefore.Add(time.Second)
+	was := l.Stats().Entries
+	if _, err := l.Append(t.Context(), later); err != nil || l.Stats().Entries != was+1 {
+		t.Errorf("a later cut-off was not stored: %v", err)
+	}
+}
+
+func TestDurableWhatOnlyTheOldLogHeldIsStoredAgain(t *testing.T) {
+	on, js := lone(t)
+	l, err := openWith(t, on)
+	l = must(t, l, err)
+	r := l.store(t, "early")
+	l.knows(t, r)
+	if err := js.DeleteStream(t.Context(), wire.Stream); err != nil {
+		t.Fatal(err)
+	}
+	l.knows(t, l.store(t, "late"))
+	was := l.Stats().Entries
+	if _, err := l.Append(t.Context(), r); err != nil || l.Stats().Entries != was+1 {
+		t.Errorf("answered as stored, and is not in the new log: %v", err)
+	}
+}
+
 func TestCloseAnswersWhatIsQueued(t *testing.T) {
 	l := open(t, t.TempDir())
 	const callers = 200

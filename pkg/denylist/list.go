@@ -65,6 +65,17 @@ func (l *List) Add(entries ...Entry) (added int) {
 	return added
 }
 
+// Has reports whether adding e would change nothing.
+func (l *List) Has(e Entry) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	s := l.always
+	if e.Windowed {
+		s = l.windows[WindowEnd(e.Expires)]
+	}
+	return s != nil && s.has(e)
+}
+
 // Prune gives back entries whose window ended more than [Grace] before now, and
 // returns how many. Callers pass the earlier of their own clock and the
 // authority's, so that a clock gone wrong drops nothing that is still needed. An

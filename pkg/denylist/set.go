@@ -94,6 +94,15 @@ func (s *set) count(shape Shape, delta int) {
 	}
 }
 
+func (s *set) has(e Entry) bool {
+	h, known := s.exact[e.Digest]
+	if e.Windowed || !known {
+		return known
+	}
+	_, changed := union(h.cuts, Cut{e.Cutoff, e.Expires})
+	return !changed
+}
+
 func (s *set) add(e Entry) bool {
 	h, known := s.exact[e.Digest]
 	before := max(len(h.cuts), 1)

@@ -190,7 +190,7 @@ func (f *Feed) due(now time.Time) (wait time.Duration, due bool) {
 	switch {
 	case !f.position.based(), f.urgent, gap, !timed, now.Sub(f.lastAsk) > refreshEvery:
 		return 0, true
-	case now.Sub(f.live) > heartbeatDue:
+	case now.Sub(f.live) > heartbeatDue, !f.status.Connected:
 		if f.failures > 0 {
 			return 0, true // a short question is the sooner answered when the way is free again
 		}

@@ -187,6 +187,7 @@ func TestSignedVerifierCredentialsCanOnlySubscribe(t *testing.T) {
 			t.Errorf("%s is allowed", what)
 		}
 	}
+	eventually(t, "read back", func() bool { return a.Stats().Position > 0 })
 	position := a.Stats().Position
 	for _, subject := range []string{
 		wire.LogBatch, wire.LogMark, "revcast.live.batch", wire.LiveHeartbeat, "anything",

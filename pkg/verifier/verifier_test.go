@@ -351,12 +351,12 @@ func TestConfig(t *testing.T) {
 		return Config{Denylist: denylist.New(), Issuers: []Issuer{{Issuer: issuer, JWKSURI: "https://x.example/", Algorithms: []string{"RS256"}}}}
 	}
 	for want, change := range map[string]func(*Config){
-		"no list: Denylist is missing":                    func(c *Config) { c.Denylist = nil },
-		"no issuer: Issuers must hold at least one":         func(c *Config) { c.Issuers = nil },
-		"Issuers[0].JWKSURI is missing":          func(c *Config) { c.Issuers[0].JWKSURI = "" },
-		"Issuers[0].Algorithms can't hold HS256": func(c *Config) { c.Issuers[0].Algorithms = []string{"HS256"} },
-		"bad policy: OnStale must be Deny or Allow":          func(c *Config) { c.OnStale = 7 },
-		"CacheSize must not be negative":         func(c *Config) { c.CacheSize = -1 },
+		"no list: Denylist is missing":              func(c *Config) { c.Denylist = nil },
+		"no issuer: Issuers must hold at least one": func(c *Config) { c.Issuers = nil },
+		"Issuers[0].JWKSURI is missing":             func(c *Config) { c.Issuers[0].JWKSURI = "" },
+		"Issuers[0].Algorithms can't hold HS256":    func(c *Config) { c.Issuers[0].Algorithms = []string{"HS256"} },
+		"bad policy: OnStale must be Deny or Allow": func(c *Config) { c.OnStale = 7 },
+		"CacheSize must not be negative":            func(c *Config) { c.CacheSize = -1 },
 	} {
 		c := good()
 		change(&c)
