@@ -130,6 +130,29 @@ func TestSignedNothingElseOnTheLiveSubjectChangesTheList(t *testing.T) {
 	}
 }
 
+func TestSignedABogusPositionCostsOneQuestion(t *testing.T) {
+	a, nc := external(t)
+	f := follow(t, a.URL)
+	a.revoke(t, "one")
+	eventually(t, "live", func() bool { return f.Status().Heartbeats > 1 })
+	_, page := a.page(t, 0)
+	for _, position := range []string{"1099511627776", "18446744073709551615"} {
+		message := &nats.Msg{Subject: "revcast.live.batch", Data: page[0].Message, Header: nats.Header{wire.PositionHeader: {position}}}
+		if err := nc.PublishMsg(message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gaps := f.Status().Decisions["gap"]
+	eventually(t, "noticed", func() bool { return f.Status().Decisions["gap"] >= min(gaps, 2) })
+	beats := f.Status().Heartbeats
+	eventually(t, "in order again", func() bool { return f.Status().Heartbeats > beats+1 })
+	asks := f.Status().Asks
+	eventually(t, "three heartbeats later", func() bool { return f.Status().Heartbeats > beats+4 })
+	if n := f.Status().Asks - asks; n > 1 {
+		t.Errorf("%d questions in three seconds", n)
+	}
+}
+
 func TestSignedAWithheldBatchShowsWithinTwoHeartbeats(t *testing.T) {
 	a, nc := external(t)
 	f := follow(t, a.URL)

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -146,6 +147,49 @@ func TestFreshAStateFileFromTheFutureIsNotFresh(t *testing.T) {
 	_, list = restored(t, content, time.Now().Add(time.Hour))
 	if age, loaded := list.Age(time.Now().Add(time.Hour)); !loaded || age < 59*time.Minute {
 		t.Errorf("loaded %v, age %s after an hour", loaded, age)
+	}
+}
+
+func TestDurableABatchOfAnOlderEpochInTheLogSurvivesARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	f, _, _ := journaled(t, path)
+	now := time.Now()
+	exp := now.Add(time.Hour)
+	e, err := wire.EncodeEntry(denylist.Revocation{
+		Issuer: issuer, Selector: denylist.One(denylist.JTI, "late"), Expires: exp, ExactExpiry: true, At: now,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	message := testSigner().SealBatch("older", now, [][]byte{e})
+	f.record("e", wire.Record{Position: 4, Message: message}, now) // as a log page holds it
+	at := point{4, f.position.confirmed.chain.Next(4, wire.HashOf(message))}
+	asOf := now.Add(2 * time.Millisecond)
+	f.settle("e", at, wire.Heartbeat{Epoch: "e", Position: 4, Chain: at.chain, AsOf: asOf, IssuedAt: asOf}, f.position.ask(), false)
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, list := restored(t, content, time.Now()); revoked(list, []*denylist.Token{tokenOf(t, "late", exp)}) != 1 {
+		t.Error("un-revoked by a restart")
+	}
+}
+
+func TestFinalOtherPinnedKeysUnrevokeNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	_, inBase, inFrames := journaled(t, path)
+	list := denylist.New()
+	other := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, ed25519.SeedSize)).Public().(ed25519.PublicKey)
+	f, err := New(list, Config{Authority: "http://127.0.0.1:1", StateFile: path, Keys: []ed25519.PublicKey{other}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.restore()
+	if revoked(list, inBase) != 2 || revoked(list, inFrames) != 3 {
+		t.Errorf("%d of 2 in the base, %d of 3 after it", revoked(list, inBase), revoked(list, inFrames))
+	}
+	if len(f.ring) != 1 {
+		t.Error("the file's keys are trusted beyond the file")
 	}
 }
 
