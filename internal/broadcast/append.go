@@ -74,8 +74,9 @@ func (l *Log) Append(ctx context.Context, revocations ...denylist.Revocation) (u
 	}
 }
 
-// holds reports whether the log has all of a request already, and up to where it
-// was read. The list tells, as long as it has been filled from this log alone; what
+// holds reports whether the log is known to have all of a request already, and up
+// to where it was read. Where that can't be told at once, the answer is no: storing
+// again is harmless, and a log in which nothing is stored again is quickly asked. The list tells, as long as it has been filled from this log alone; what
 // the follower has put there was on disk when it was handed out.
 func (l *Log) holds(r *request) (position uint64, held bool) {
 	l.mu.Lock()

@@ -65,9 +65,12 @@ func (l *List) Add(entries ...Entry) (added int) {
 	return added
 }
 
-// Has reports whether adding e would change nothing.
+// Has reports whether adding e would change nothing. It doesn't wait: where the
+// list is being written this moment, it answers false.
 func (l *List) Has(e Entry) bool {
-	l.mu.RLock()
+	if !l.mu.TryRLock() {
+		return false
+	}
 	defer l.mu.RUnlock()
 	s := l.always
 	if e.Windowed {
