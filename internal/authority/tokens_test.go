@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/revcast/revcast/internal/token"
@@ -22,7 +23,7 @@ func TestRealTokens(t *testing.T) {
 	idp := tokentest.NewIdP(key)
 	reader, err := token.NewReader([]token.Issuer{{
 		Issuer: issuer, JWKSURI: "https://idp.example/jwks", Algorithms: []string{"ES256"}, Audiences: []string{"api"}, MaxLifetime: lifetime,
-	}}, idp.Client(), slog.New(slog.DiscardHandler))
+	}}, idp.Client(), slog.New(slog.DiscardHandler), token.ForRevoking())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +61,7 @@ func TestRealTokens(t *testing.T) {
 		{"not valid yet", key.Token(claims(map[string]any{"nbf": now.Add(10 * time.Minute).Unix()})), revoked, "{jti=\"j1\"}"},
 		{"for another audience", key.Token(claims(map[string]any{"aud": "other"})), revoked, "{jti=\"j1\"}"},
 		{"expired", key.Token(claims(map[string]any{"exp": now.Add(-denylist.MaxLeeway).Unix()})), nothing, ""},
-		{"forged", stranger.Token(claims(nil)), nothing, ""},
+		{"forged", stranger.Token(claims(map[string]any{"iat": time.Now().Add(-time.Hour).Unix()})), nothing, ""},
 		{"of another issuer", key.Token(claims(map[string]any{"iss": issuer + "/"})), nothing, ""},
 		{"a logout token", key.Sign(`{"alg":"ES256","kid":"k1","typ":"logout+jwt"}`, `{"iss":"`+issuer+`"}`), nothing, ""},
 		{"unsigned", "eyJhbGciOiJub25lIn0.e30.x", nothing, ""},
@@ -98,7 +99,7 @@ func TestKeysUnavailable(t *testing.T) {
 	idp.Answer(http.StatusServiceUnavailable, "")
 	reader, err := token.NewReader([]token.Issuer{{
 		Issuer: issuer, JWKSURI: "https://idp.example/jwks", Algorithms: []string{"ES256"},
-	}}, idp.Client(), slog.New(slog.NewTextHandler(io.Discard, nil)))
+	}}, idp.Client(), slog.New(slog.NewTextHandler(io.Discard, nil)), token.ForRevoking())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,4 +110,44 @@ func TestKeysUnavailable(t *testing.T) {
 	if len(log.all()) != 0 {
 		t.Error("stored")
 	}
+}
+
+// Whatever an issuer does to its keys, a token that a verifier accepts by the old
+// document or by the new one is stored, or the caller is told to come again.
+func TestDurableWhileKeysRotate(t *testing.T) {
+	old, fresh := tokentest.NewKey("k1", "ES256"), tokentest.NewKey("k1", "ES256")
+	idp := tokentest.NewIdP(old)
+	synctest.Test(t, func(t *testing.T) {
+		reader, err := token.NewReader([]token.Issuer{{
+			Issuer: issuer, JWKSURI: "https://idp.example/jwks", Algorithms: []string{"ES256"},
+		}}, idp.Client(), slog.New(slog.DiscardHandler), token.ForRevoking())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		running.Go(func() { reader.Run(ctx) })
+		defer running.Wait()
+		defer cancel()
+		synctest.Wait()
+
+		log := &fakeLog{}
+		a := newAuthority(t, log, func(c *Config) { c.Tokens, c.Now = reader, time.Now })
+		revoke := func(key *tokentest.Key, want kind) {
+			t.Helper()
+			raw := key.Token(map[string]any{
+				"iss": issuer, "jti": "j", "client_id": "web", "iat": time.Now().Unix(), "exp": time.Now().Add(lifetime).Unix(),
+			})
+			speakers["rfc7009"].check(t, do(a, speakers["rfc7009"].request("web", webSecret, raw)), want)
+		}
+		revoke(old, revoked)
+		idp.Serve(fresh)
+		revoke(fresh, unavailable) // the keys were fetched just now
+		time.Sleep(5 * time.Second)
+		revoke(fresh, revoked)
+		revoke(old, revoked)
+		if n := len(log.all()); n != 3 {
+			t.Errorf("stored %d", n)
+		}
+	})
 }

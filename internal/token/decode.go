@@ -74,6 +74,20 @@ func peekIssuer(b []byte) (string, error) {
 	return iss, nil
 }
 
+// peekIssued reads iat of a payload whose signature has not been found right: zero
+// where there is none that can be read.
+func peekIssued(b []byte) time.Time {
+	var raw struct {
+		IAT jsontext.Value `json:"iat"`
+	}
+	var iat float64
+	if decodeObject("claims", b, &raw) != nil || raw.IAT.Kind() != jsontext.KindNumber || json.Unmarshal(raw.IAT, &iat) != nil {
+		return time.Time{}
+	}
+	issued, _ := numericDate(map[string]any{"iat": iat}, "iat")
+	return issued
+}
+
 // claims are the registered claims by their types, and all of them as JSON
 // decodes them.
 type claims struct {

@@ -18,7 +18,8 @@
 //     came from. Nothing is fetched or trusted on behalf of a token (jku, jwk,
 //     x5u, x5c are not looked at).
 //   - Last good keys: no failure of a key document takes keys away. A good
-//     document without a key retires it ([Verified.KeyRetired]).
+//     document without a key retires it ([Verified.KeyRetired]): a verifier takes it
+//     no more, an authority still does ([ForRevoking]).
 //   - A known key is found without waiting. Unknown ones share one fetch, and
 //     fetches on their account start at least 5 seconds apart.
 //   - "No such key" and "can't know now" are different answers: see

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/MicahParks/jwkset"
 	"github.com/go-json-experiment/json"
@@ -18,6 +19,8 @@ import (
 const (
 	minRSABits = 2048
 	maxRSABits = 8192 // beyond it a verification takes long enough to be a weapon
+	// maxWithdrawn bounds what a token can make an authority try.
+	maxWithdrawn = 16
 )
 
 // key is a public key of an issuer. It is the same object in every snapshot for
@@ -44,6 +47,52 @@ type snapshot struct {
 	byID map[string]*key
 	// unusable are the kids that the document names and that were left out.
 	unusable map[string]error
+	// withdrawn are keys of earlier documents, the latest first: see [ForRevoking].
+	withdrawn []withdrawn
+}
+
+// withdrawn is a key that documents no longer hold.
+type withdrawn struct {
+	key   *key
+	until time.Time // by then, what it signed has expired
+}
+
+// remember takes over the keys that old knew and s lacks.
+func (s *snapshot) remember(old *snapshot, now time.Time, keep time.Duration) {
+	if old == nil {
+		return
+	}
+	for _, k := range old.keys {
+		if !slices.Contains(s.keys, k) {
+			s.withdrawn = append(s.withdrawn, withdrawn{k, now.Add(keep)})
+		}
+	}
+	for _, w := range old.withdrawn {
+		if now.Before(w.until) && !slices.ContainsFunc(s.keys, w.key.same) {
+			s.withdrawn = append(s.withdrawn, w)
+		}
+	}
+	s.withdrawn = s.withdrawn[:min(len(s.withdrawn), maxWithdrawn)]
+}
+
+// candidates are the keys that a verifier, by this document or one before it, may
+// take for a token's.
+func (s *snapshot) candidates(h header, now time.Time) (found []*key) {
+	if s == nil {
+		return nil
+	}
+	fits := func(k *key) bool { return (!h.hasKID || k.id == h.kid) && k.fits(h.alg) }
+	for _, k := range s.keys {
+		if fits(k) {
+			found = append(found, k)
+		}
+	}
+	for _, w := range s.withdrawn {
+		if fits(w.key) && now.Before(w.until) {
+			found = append(found, w.key)
+		}
+	}
+	return found
 }
 
 // find returns the key for a token, or what is in the way: nothing of that name

@@ -38,6 +38,8 @@ type keySet struct {
 	issuer, uri string
 	client      *http.Client
 	log         *slog.Logger
+	leeway      time.Duration
+	keep        time.Duration // how long withdrawn keys are remembered; 0: not at all
 
 	current atomic.Pointer[snapshot] // nil until the first good document
 	wake    chan struct{}            // says that pending waits to be started
@@ -45,7 +47,8 @@ type keySet struct {
 	mu        sync.Mutex // guards the rest
 	pending   *fetch     // asked for or under way
 	lastStart time.Time
-	loaded    time.Time // when the last good document was had
+	asOf      time.Time // when the fetch of the last good document began
+	loaded    time.Time // when it was had
 	lastErr   error     // of the last fetch; nil if it succeeded
 	ended     bool
 
@@ -61,7 +64,7 @@ type fetch struct {
 
 func newKeySet(i Issuer, client *http.Client, log *slog.Logger) *keySet {
 	return &keySet{
-		issuer: i.Issuer, uri: i.JWKSURI, client: client, log: log.With("issuer", i.Issuer),
+		issuer: i.Issuer, uri: i.JWKSURI, client: client, log: log.With("issuer", i.Issuer), leeway: i.Leeway,
 		wake: make(chan struct{}, 1), lastErr: errNotYet,
 	}
 }
@@ -120,7 +123,7 @@ func (s *keySet) attempt(ctx context.Context) error {
 	before := s.lastErr
 	s.pending, s.lastErr = nil, err
 	if err == nil {
-		s.loaded = time.Now()
+		s.asOf, s.loaded = s.lastStart, time.Now()
 	}
 	s.mu.Unlock()
 	f.err = err
@@ -152,6 +155,9 @@ func (s *keySet) load(ctx context.Context) error {
 	next, err := parseJWKS(document, old)
 	if err != nil {
 		return err
+	}
+	if s.keep > 0 {
+		next.remember(old, time.Now(), s.keep)
 	}
 	s.document = sum
 	s.current.Store(next)
@@ -206,10 +212,7 @@ func (s *keySet) lookup(ctx context.Context, h header) (*key, error) {
 	why := s.refresh(ctx)
 	now := s.current.Load()
 	if now == nil {
-		if why == nil || errors.Is(why, errTooSoon) || errors.Is(why, errTimeout) {
-			why = s.status()
-		}
-		return nil, fmt.Errorf("%w: none of %.128q loaded so far: %w", ErrKeysUnavailable, s.issuer, why)
+		return nil, s.neverLoaded(why)
 	}
 	k, err = now.find(h)
 	switch {
@@ -222,6 +225,36 @@ func (s *keySet) lookup(ctx context.Context, h header) (*key, error) {
 		return nil, fmt.Errorf("%w: kid %.64q of %.128q", ErrUnknownKey, h.kid, s.issuer)
 	}
 	return nil, fmt.Errorf("%w: kid %.64q of %.128q (%w: %w)", ErrUnknownKey, h.kid, s.issuer, ErrKeysUnavailable, why)
+}
+
+// neverLoaded is the error for a token of an issuer without keys, after a refresh.
+func (s *keySet) neverLoaded(why error) error {
+	if why == nil || errors.Is(why, errTooSoon) || errors.Is(why, errTimeout) {
+		why = s.status()
+	}
+	return fmt.Errorf("%w: none of %.128q loaded so far: %w", ErrKeysUnavailable, s.issuer, why)
+}
+
+// settle sees to it that the keys are known as they were when a token can have been
+// signed, if it is genuine: after issued, which is zero where the token doesn't say,
+// or else now. It returns nil if they are. For that it may wait as refresh does;
+// tokens that were issued before a fetch of the last few seconds cost nothing.
+func (s *keySet) settle(ctx context.Context, issued time.Time) error {
+	if s.knownSince(issued) {
+		return nil
+	}
+	err := s.refresh(ctx)
+	if err != nil && s.knownSince(issued) { // the fetch had begun before the call
+		return nil
+	}
+	return err
+}
+
+func (s *keySet) knownSince(issued time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// iat counts whole seconds.
+	return !issued.IsZero() && time.Since(s.asOf) <= onDemandEvery && s.asOf.After(issued.Add(s.leeway+time.Second))
 }
 
 // refresh waits for a fetch. It returns nil if one that started after the call

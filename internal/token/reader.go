@@ -27,11 +27,33 @@ type issuer struct {
 	keys    *keySet
 }
 
+// Option is a choice of a [Reader]'s maker.
+type Option func(*Reader)
+
+// ForRevoking makes a reader for an authority. Verifiers learn of an issuer's new
+// keys at different times, and an authority must read whatever one of them may still
+// accept, or it would drop a revocation that matters. So, unlike a verifier's:
+//
+//   - Keys that the issuer has withdrawn go on verifying until what they signed has
+//     expired, at most 16 of them; [Verified.KeyRetired] says so.
+//   - A token without a kid may be signed by any key that fits.
+//   - ErrSignature, and ErrAlgorithm of a known key, are definite only where the
+//     issuer's document was fetched after the call, or within the 5 seconds before it
+//     and after the token's iat. Read may wait for that, two seconds at most; where
+//     fetches have come too often, fail or hang, it adds ErrKeysUnavailable.
+func ForRevoking() Option {
+	return func(r *Reader) {
+		for _, i := range r.order {
+			i.keys.keep = i.MaxLifetime + denylist.Grace
+		}
+	}
+}
+
 // NewReader makes a reader of the tokens of some issuers. A mistake in them is a
 // [ConfigError]. client fetches keys; its Transport is used, and nothing else of
 // it. nil stands for a client of the reader's own, and a nil log for
 // [slog.Default]. Keys are had once [Reader.Run] runs.
-func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger) (*Reader, error) {
+func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger, options ...Option) (*Reader, error) {
 	r := &Reader{issuers: make(map[string]*issuer, len(issuers))}
 	if len(issuers) == 0 {
 		return nil, errors.New("no issuer: Issuers must hold at least one")
@@ -62,6 +84,9 @@ func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger) (*Reader
 			log.Warn("keys are fetched over plain http: whoever is on the way can replace them",
 				"issuer", checked.Issuer, "jwks_uri", checked.JWKSURI)
 		}
+	}
+	for _, choose := range options {
+		choose(r)
 	}
 	return r, nil
 }
@@ -147,7 +172,7 @@ func (r *Reader) Read(ctx context.Context, raw string) (*Verified, error) {
 	if !i.allowed[h.alg] {
 		return nil, fmt.Errorf("%w: %.16q of %.128q", ErrAlgorithm, h.alg, iss)
 	}
-	k, err := i.verify(ctx, h, parts.SigningInput, decoded[2])
+	k, err := i.verify(ctx, h, parts.SigningInput, decoded[1], decoded[2])
 	if err != nil {
 		return nil, err
 	}
@@ -167,7 +192,10 @@ func (r *Reader) Read(ctx context.Context, raw string) (*Verified, error) {
 }
 
 // verify checks the signature, and returns the key that made it.
-func (i *issuer) verify(ctx context.Context, h header, signed string, signature []byte) (*key, error) {
+func (i *issuer) verify(ctx context.Context, h header, signed string, payload, signature []byte) (*key, error) {
+	if i.keys.keep > 0 {
+		return i.verifyAny(ctx, h, signed, payload, signature)
+	}
 	method := algorithms[h.alg].method
 	k, err := i.keys.lookup(ctx, h)
 	if err != nil {
@@ -189,4 +217,48 @@ func (i *issuer) verify(ctx context.Context, h header, signed string, signature 
 		return nil, fmt.Errorf("%w: no kid, and the key may be new (%w: %w)", ErrSignature, ErrKeysUnavailable, why)
 	}
 	return nil, fmt.Errorf("%w: the only key of %.128q", ErrSignature, i.Issuer.Issuer)
+}
+
+// verifyAny is verify for an authority: see [ForRevoking].
+func (i *issuer) verifyAny(ctx context.Context, h header, signed string, payload, signature []byte) (*key, error) {
+	method := algorithms[h.alg].method
+	tried := 0
+	try := func(s *snapshot) *key {
+		all := s.candidates(h, time.Now())
+		tried = len(all)
+		for _, k := range all {
+			if method.Verify(signed, signature, k.public) == nil {
+				return k
+			}
+		}
+		return nil
+	}
+	before := i.keys.current.Load()
+	if k := try(before); k != nil {
+		return k, nil
+	}
+	why := i.keys.settle(ctx, peekIssued(payload))
+	now := i.keys.current.Load()
+	if now == nil {
+		return nil, i.keys.neverLoaded(why)
+	}
+	if now != before {
+		if k := try(now); k != nil {
+			return k, nil
+		}
+	}
+	wrong := ErrSignature
+	if tried == 0 {
+		wrong = ErrUnknownKey
+		switch _, err := now.find(h); {
+		case errors.Is(err, ErrAlgorithm):
+			wrong = ErrAlgorithm
+		case err != nil: // the issuer may mend its document
+			why = fmt.Errorf("%w: %w", errUnusable, err)
+		}
+	}
+	if why != nil {
+		return nil, fmt.Errorf("%w: kid %.64q of %.128q (%w: %w)", wrong, h.kid, i.Issuer.Issuer, ErrKeysUnavailable, why)
+	}
+	return nil, fmt.Errorf("%w: kid %.64q of %.128q", wrong, h.kid, i.Issuer.Issuer)
 }

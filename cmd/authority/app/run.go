@@ -141,7 +141,7 @@ func assemble(cfg Config, log *pendingLog, list *denylist.List, logger *slog.Log
 	for i, c := range cfg.Clients {
 		clients[i] = authority.Client(c)
 	}
-	reader, err := token.NewReader(readers, nil, logger)
+	reader, err := token.NewReader(readers, nil, logger, token.ForRevoking())
 	if err != nil {
 		return nil, nil, config.Errorf("", "%v", err)
 	}

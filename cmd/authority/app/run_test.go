@@ -11,10 +11,12 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/revcast/revcast/internal/config"
+	"github.com/revcast/revcast/internal/token/tokentest"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
@@ -218,5 +220,37 @@ func TestAuthorityCannotMakeItsDirectory(t *testing.T) {
 	err := Run(t.Context(), cfg, Options{})
 	if ce, ok := errors.AsType[*config.Error](err); !ok || ce.Key != "data_dir" {
 		t.Error(err)
+	}
+}
+
+// The authority reads tokens as [token.ForRevoking] has it: it does not call a token
+// forged before it has looked whether the issuer's key is a new one.
+func TestDurableReadsTokensForRevoking(t *testing.T) {
+	idp := tokentest.NewIdP(tokentest.NewKey("k", "ES256"))
+	jwks := httptest.NewServer(idp)
+	t.Cleanup(jwks.Close)
+	cfg := testConfig(t).complete()
+	cfg.Issuers = []Issuer{NewIssuer("https://idp.example", jwks.URL)}
+	cfg.Clients = []Client{{ID: "web", Auth: []string{"none"}}}
+	reader, face, err := assemble(cfg, &pendingLog{}, denylist.New(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { reader.Run(ctx) })
+	t.Cleanup(func() { cancel(); running.Wait() })
+	for reader.Ready() != nil {
+		runtime.Gosched()
+	}
+	forged := tokentest.NewKey("k", "ES256").Token(map[string]any{
+		"iss": "https://idp.example", "client_id": "web", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+	})
+	r := httptest.NewRequest("POST", "/oauth2/revoke", strings.NewReader("client_id=web&token="+forged))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	w := httptest.NewRecorder()
+	face.ServeHTTP(w, r)
+	if w.Code != http.StatusServiceUnavailable { // the keys were fetched too short ago to ask again
+		t.Error(w.Code, w.Body)
 	}
 }
