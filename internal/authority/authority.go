@@ -78,8 +78,8 @@ type Config struct {
 // Authority is an [http.Handler]. Safe for concurrent use.
 //
 // It sets its own deadlines for request bodies and for long answers. Its server
-// needs a ReadHeaderTimeout and an IdleTimeout; a ReadTimeout or WriteTimeout that
-// is set must leave 30 seconds to a commit that takes long.
+// needs a ReadTimeout, for bodies that nobody asked for, and an IdleTimeout; a
+// WriteTimeout that is set must leave 30 seconds to a commit that takes long.
 type Authority struct {
 	log      Log
 	tokens   Tokens

@@ -88,8 +88,9 @@ func (a *Authority) serveLog(w http.ResponseWriter, r *http.Request) {
 	}
 	out := newPatientWriter(w)
 	defer out.done()
-	// A poll outlasts the deadlines of an ordinary request.
-	_ = out.control.SetReadDeadline(time.Time{})
+	// A poll outlasts the deadline of an ordinary answer. The one for reading stays: the
+	// server lifts it where the request has arrived whole, and a body that never comes
+	// would hold up the answer.
 	_ = out.control.SetWriteDeadline(time.Now().Add(q.wait + patience))
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()

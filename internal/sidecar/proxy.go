@@ -32,6 +32,9 @@ func (s *Sidecar) proxy() http.Handler {
 			writeError(w, http.StatusMethodNotAllowed, "invalid_request", "this proxy opens no tunnels")
 			return
 		}
+		// Whoever has a good token may take its time to send a body. Not every writer has
+		// deadlines.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 		upstream.ServeHTTP(w, r)
 	})
 }

@@ -4,12 +4,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -138,39 +143,139 @@ func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 	}
 }
 
-// An upgraded connection is cut at the end, since nobody would end it.
-func TestServeCutsUpgradedConnections(t *testing.T) {
-	ctx, end := context.WithCancel(t.Context())
-	ln, upgraded, cut := listen(t), make(chan struct{}), make(chan struct{})
-	served := make(chan error, 1)
-	go func() {
-		served <- Serve(ctx, slog.New(slog.DiscardHandler), Server{Listener: ln, Handler: http.HandlerFunc(
-			func(w http.ResponseWriter, r *http.Request) {
-				conn, _, err := http.NewResponseController(w).Hijack()
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				defer func() { _ = conn.Close() }()
-				close(upgraded)
-				<-r.Context().Done()
-				close(cut)
-			})})
-	}()
-	conn, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
+// pipes is a listener without sockets, for bubbles of fake time.
+type pipes struct {
+	conns  chan net.Conn
+	closed context.Context
+	close  context.CancelFunc
+}
+
+func newPipes() *pipes {
+	p := &pipes{conns: make(chan net.Conn)}
+	p.closed, p.close = context.WithCancel(context.Background())
+	return p
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed.Done():
+		return nil, net.ErrClosed
 	}
-	defer func() { _ = conn.Close() }()
-	if _, err := conn.Write([]byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")); err != nil {
-		t.Fatal(err)
-	}
-	<-upgraded
-	end()
-	if err := <-served; err != nil {
+}
+
+func (p *pipes) Close() error   { p.close(); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
+
+// dial connects, and sends a request as it is.
+func (p *pipes) dial(t *testing.T, request string) net.Conn {
+	t.Helper()
+	near, far := net.Pipe()
+	p.conns <- far
+	if _, err := near.Write([]byte(request)); err != nil {
 		t.Error(err)
 	}
-	<-cut
+	return near
+}
+
+// bubble serves a handler in fake time. The returned function ends it.
+func bubble(t *testing.T, handler http.HandlerFunc, f func(t *testing.T, p *pipes, end func())) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		p, served := newPipes(), make(chan error, 1)
+		go func() { served <- Serve(ctx, slog.New(slog.DiscardHandler), Server{Listener: p, Handler: handler}) }()
+		f(t, p, func() {
+			cancel()
+			if err := <-served; err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+// An upgraded connection is cut at the end, since nobody would end it.
+func TestServeCutsUpgradedConnections(t *testing.T) {
+	var upgraded, cut atomic.Bool
+	bubble(t, func(w http.ResponseWriter, r *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		upgraded.Store(true)
+		select {
+		case <-r.Context().Done():
+			cut.Store(true)
+		case <-time.After(time.Hour):
+		}
+	}, func(t *testing.T, p *pipes, end func()) {
+		conn := p.dial(t, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		time.Sleep(time.Minute)
+		if !upgraded.Load() || cut.Load() {
+			t.Error("an upgraded connection does not last")
+		}
+		end()
+		_ = conn.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) || !cut.Load() {
+			t.Error("it outlives its server", err)
+		}
+	})
+}
+
+// A request that does not end is cut when the time to drain is over.
+func TestServeCutsWhatDoesNotEnd(t *testing.T) {
+	bubble(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, func(t *testing.T, p *pipes, end func()) {
+		conn := p.dial(t, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		began := time.Now()
+		end()
+		if took := time.Since(began); took != Drain {
+			t.Errorf("the end took %s", took)
+		}
+		_ = conn.Close()
+	})
+}
+
+// A client that announces a body and never sends it is answered and let go of,
+// whether the handler reads or not, and holds nothing up at the end.
+func TestServeBodiesThatNeverCome(t *testing.T) {
+	for name, read := range map[string]bool{"read": true, "not read": false} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(w http.ResponseWriter, r *http.Request) {
+				if read {
+					if _, err := io.ReadAll(r.Body); !errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Error(err)
+					}
+				}
+				w.WriteHeader(http.StatusUnauthorized)
+			}, func(t *testing.T, p *pipes, end func()) {
+				began := time.Now()
+				var all sync.WaitGroup
+				for range 100 {
+					all.Go(func() {
+						conn := p.dial(t, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\nxx")
+						_ = conn.SetReadDeadline(began.Add(time.Minute))
+						answer, err := io.ReadAll(conn) // to the end of the connection
+						if err != nil || !bytes.HasPrefix(answer, []byte("HTTP/1.1 401 ")) {
+							t.Errorf("%q, %v", answer, err)
+						}
+						_ = conn.Close()
+					})
+				}
+				all.Wait()
+				if took := time.Since(began); took < readTimeout || took > readTimeout+time.Second {
+					t.Errorf("answered after %s", took)
+				}
+				began = time.Now()
+				end()
+				if took := time.Since(began); took > time.Second {
+					t.Errorf("the end took %s", took)
+				}
+			})
+		})
+	}
 }
 
 func TestServeReportsALostListener(t *testing.T) {

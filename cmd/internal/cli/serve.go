@@ -15,6 +15,9 @@ import (
 // after it (closing the log, saving state) has the rest of 5 seconds.
 const Drain = 4 * time.Second
 
+// readTimeout is how long a request may take to arrive.
+const readTimeout = 10 * time.Second
+
 // Server is an HTTP handler at a bound address.
 type Server struct {
 	Name     string
@@ -29,21 +32,23 @@ type Server struct {
 // waits up to [Drain] for requests under way, and cuts what is left, upgraded
 // connections too. It closes the listeners.
 //
-// Every timeout that a stream can live with is set. There is no limit to how long
-// a body or an answer takes: log pages are long-polls, and a proxied answer may go
-// on for hours.
+// A request must have arrived 10 seconds after it began, body included: what a
+// handler leaves unread is read before its answer goes out, and a client that never
+// sends it would hold a goroutine. A handler that grants its client longer moves or
+// lifts the deadline with [http.ResponseController]. There is no limit to how long an
+// answer takes: log pages are long-polls, and a proxied answer may go on for hours.
 func Serve(ctx context.Context, logger *slog.Logger, servers ...Server) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	// The requests' context outlives ctx: they are to finish.
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
+	defer cut() // no server knows of upgraded connections
 	failed := make(chan error, len(servers))
 	var running sync.WaitGroup
 	for _, s := range servers {
 		server := &http.Server{
 			Handler: s.Handler, BaseContext: func(net.Listener) context.Context { return requests },
-			ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+			ReadTimeout: readTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 			ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
 		}
 		running.Go(func() {
@@ -61,7 +66,6 @@ func Serve(ctx context.Context, logger *slog.Logger, servers ...Server) error {
 			defer done()
 			if err := server.Shutdown(limit); err != nil {
 				logger.Warn("requests did not end in time and were cut", "server", s.Name)
-				cut()
 				_ = server.Close() // nothing is left to be done about an error
 			}
 		})

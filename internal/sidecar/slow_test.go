@@ -1,0 +1,154 @@
+package sidecar
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/revcast/revcast/pkg/verifier"
+)
+
+// pipes is a listener without sockets, for bubbles of fake time.
+type pipes struct {
+	conns  chan net.Conn
+	closed context.Context
+	close  context.CancelFunc
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error   { p.close(); return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "pipe"} }
+
+func (p *pipes) dial(context.Context, string, string) (net.Conn, error) {
+	near, far := net.Pipe()
+	p.conns <- far
+	return near, nil
+}
+
+// servePipes serves h as the process does, until the returned function is called.
+func servePipes(h http.Handler) (p *pipes, stop func()) {
+	p = &pipes{conns: make(chan net.Conn)}
+	p.closed, p.close = context.WithCancel(context.Background())
+	s := &http.Server{Handler: h, ReadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = s.Serve(p)
+	}()
+	return p, func() {
+		_ = s.Close()
+		<-ended
+	}
+}
+
+// inFakeTime puts a proxy, on a server with a ReadTimeout, before an upstream.
+func inFakeTime(t *testing.T, api http.HandlerFunc, f func(*testing.T, net.Conn)) {
+	synctest.Test(t, func(t *testing.T) {
+		upstream, stop := servePipes(api)
+		defer stop()
+		s, err := New(Config{
+			Decider: fake{verifier.Decision{Reason: verifier.Revoked}}, Upstream: &url.URL{Scheme: "http", Host: "api"},
+			Ready: func() error { return nil }, UpstreamTimeout: time.Hour,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.transport.DialContext = upstream.dial
+		defer s.Close()
+		front, end := servePipes(s.Handler(ProxyListener))
+		defer end()
+		conn, _ := front.dial(t.Context(), "", "")
+		defer func() { _ = conn.Close() }()
+		_ = conn.SetDeadline(time.Now().Add(time.Hour))
+		f(t, conn)
+	})
+}
+
+// A client with a good token may take longer than a request has to arrive, and so
+// may the upstream.
+func TestProxySlowUpload(t *testing.T) {
+	const pieces = 6
+	inFakeTime(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		body, err := io.ReadAll(r.Body)
+		time.Sleep(time.Minute)
+		_, _ = fmt.Fprint(w, len(body), err)
+	}, func(t *testing.T, conn net.Conn) {
+		write(t, conn, fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", goodToken, pieces))
+		for range pieces {
+			time.Sleep(9 * time.Second)
+			write(t, conn, "x")
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK || string(body) != fmt.Sprint(pieces, " <nil>") {
+			t.Errorf("%s %q %v", resp.Status, body, err)
+		}
+	})
+}
+
+func TestProxySlowWebsocket(t *testing.T) {
+	inFakeTime(t, func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(time.Minute)
+		conn, rw, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, _ = rw.WriteString("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		_ = rw.Flush()
+		if line, err := rw.ReadString('\n'); err == nil {
+			_, _ = rw.WriteString("echo " + line)
+			_ = rw.Flush()
+		}
+	}, func(t *testing.T, conn net.Conn) {
+		write(t, conn, "GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+goodToken+"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+		reader := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(reader, nil)
+		if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
+			t.Fatal(resp, err)
+		}
+		time.Sleep(time.Minute)
+		write(t, conn, "hello\n")
+		if line, err := reader.ReadString('\n'); line != "echo hello\n" {
+			t.Error(line, err)
+		}
+	})
+}
+
+// Without a good token there is no such patience: a body that never comes holds
+// nothing for longer than a request has to arrive.
+func TestProxyLetsGoOfBodiesThatNeverCome(t *testing.T) {
+	inFakeTime(t, func(http.ResponseWriter, *http.Request) { t.Error("the upstream was asked") }, func(t *testing.T, conn net.Conn) {
+		began := time.Now()
+		write(t, conn, "POST / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer bad\r\nContent-Length: 1000\r\n\r\n")
+		answer, err := io.ReadAll(conn)
+		if err != nil && !errors.Is(err, io.EOF) || !strings.HasPrefix(string(answer), "HTTP/1.1 401 ") {
+			t.Errorf("%q %v", answer, err)
+		}
+		if took := time.Since(began); took > 11*time.Second {
+			t.Errorf("held for %s", took)
+		}
+	})
+}
