@@ -66,7 +66,7 @@ func TestDialects(t *testing.T) {
 		{name: "own token with an empty jti", id: "web", secret: webSecret, token: "own.emptyjti", want: revoked, stored: byFingerprint},
 		{name: "own token by azp", id: "web", secret: webSecret, token: "own.azp", want: revoked, stored: byJTI("j2")},
 		{name: "public client, own token", id: "spa", token: "spa's", want: revoked, stored: byJTI("j7")},
-		{name: "expired, but a verifier's leeway may accept it", id: "web", secret: webSecret, token: "within.leeway", want: revoked, stored: byJTI("j9")},
+		{name: "expired, but a verifier's clock and leeway may accept it", id: "web", secret: webSecret, token: "within.grace", want: revoked, stored: byJTI("j9")},
 		{name: "an issuer's clock is ahead", id: "web", secret: webSecret, token: "skewed", want: revoked, stored: byJTI("j10")},
 		{name: "grant any, another's token", id: GrantAny, secret: adminSecret, token: "other", want: revoked, stored: byJTI("j4")},
 		{name: "grant any, nobody's token", id: GrantAny, secret: adminSecret, token: "nobody's", want: revoked, stored: byJTI("j5")},

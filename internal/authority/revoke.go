@@ -58,7 +58,7 @@ func (a *Authority) revokeToken(ctx context.Context, who *client, raw string, no
 		return outcome{kind: unavailable, why: "the token can't be checked now", cause: fmt.Errorf("issuer %.128q is not configured", v.Issuer)}
 	}
 	switch {
-	case !now.Before(v.Expires.Add(denylist.MaxLeeway)): // until then, a verifier may still accept it
+	case !now.Before(v.Expires.Add(denylist.Grace)): // until then, by its own clock and leeway, a verifier may still accept it
 		return outcome{kind: nothing, cause: token.ErrExpired}
 	case v.Expires.Sub(now) > issuer.MaxTokenLifetime+denylist.MaxLeeway: // the leeway is for the issuer's clock
 		return outcome{kind: badRequest, why: fmt.Sprintf(

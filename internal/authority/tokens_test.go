@@ -60,7 +60,7 @@ func TestRealTokens(t *testing.T) {
 		{"without jti", nameless, revoked, "{fingerprint=\"" + denylist.FingerprintOf(nameless[:strings.LastIndexByte(nameless, '.')]) + "\"}"},
 		{"not valid yet", key.Token(claims(map[string]any{"nbf": now.Add(10 * time.Minute).Unix()})), revoked, "{jti=\"j1\"}"},
 		{"for another audience", key.Token(claims(map[string]any{"aud": "other"})), revoked, "{jti=\"j1\"}"},
-		{"expired", key.Token(claims(map[string]any{"exp": now.Add(-denylist.MaxLeeway).Unix()})), nothing, ""},
+		{"expired", key.Token(claims(map[string]any{"exp": now.Add(-denylist.Grace).Unix()})), nothing, ""},
 		{"forged", stranger.Token(claims(map[string]any{"iat": time.Now().Add(-time.Hour).Unix()})), nothing, ""},
 		{"of another issuer", key.Token(claims(map[string]any{"iss": issuer + "/"})), nothing, ""},
 		{"a logout token", key.Sign(`{"alg":"ES256","kid":"k1","typ":"logout+jwt"}`, `{"iss":"`+issuer+`"}`), nothing, ""},
@@ -150,4 +150,21 @@ func TestDurableWhileKeysRotate(t *testing.T) {
 			t.Errorf("stored %d", n)
 		}
 	})
+}
+
+// A token is over for the authority no sooner than its entry is for every verifier,
+// whatever their clocks.
+func TestDurableUntilTheLastClock(t *testing.T) {
+	for left, want := range map[time.Duration]kind{
+		0: revoked, -denylist.MaxLeeway: revoked, -denylist.Grace + time.Second: revoked, -denylist.Grace - time.Second: nothing,
+	} {
+		log := &fakeLog{}
+		a := newAuthority(t, log, func(c *Config) {
+			c.Tokens = fakeTokens{"t": claims(left, map[string]any{"jti": "j", "client_id": "web"})}
+		})
+		speakers["rfc7009"].check(t, do(a, speakers["rfc7009"].request("web", webSecret, "t")), want)
+		if stored := len(log.all()) == 1; stored != (want == revoked) {
+			t.Errorf("%s after exp: stored is %t", -left, stored)
+		}
+	}
 }
