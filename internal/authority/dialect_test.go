@@ -76,8 +76,8 @@ func TestDialects(t *testing.T) {
 		{name: "forged", id: "web", secret: webSecret, token: "forged", want: nothing},
 		{name: "garbage", id: "web", secret: webSecret, token: "garbage", want: nothing},
 		{name: "foreign type", id: "web", secret: webSecret, token: "foreign.type", want: nothing},
-		{name: "foreign issuer", id: "web", secret: webSecret, token: "foreign.issuer", want: nothing},
-		{name: "foreign algorithm", id: "web", secret: webSecret, token: "foreign.alg", want: nothing},
+		{name: "foreign issuer", id: "web", secret: webSecret, token: "foreign.issuer", want: unknownIssuer},
+		{name: "foreign algorithm", id: "web", secret: webSecret, token: "foreign.alg", want: badAlgorithm},
 		{name: "foreign key", id: "web", secret: webSecret, token: "foreign.key", want: nothing},
 
 		{name: "opaque", id: "web", secret: webSecret, token: "opaque", want: unsupported},

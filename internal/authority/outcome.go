@@ -10,15 +10,17 @@ import (
 type kind uint8
 
 const (
-	revoked     kind = iota + 1
-	nothing          // the token can't be used anyway: expired, forged, another's
-	badRequest       // the request breaks a rule
-	tooLarge         // its body does
-	badClient        // the caller is not a client
-	notOwner         // the token belongs to another client
-	denied           // the client has no grant for the selector
-	unsupported      // not the kind of token that can be revoked here
-	unavailable      // can't be known or stored now: "assume it still exists" (RFC 7009)
+	revoked       kind = iota + 1
+	nothing            // the token can't be used anyway: expired, forged
+	unknownIssuer      // as nothing, unless the authority's issuers are fewer than a verifier's
+	badAlgorithm       // as nothing, unless its algorithms are
+	badRequest         // the request breaks a rule
+	tooLarge           // its body does
+	badClient          // the caller is not a client
+	notOwner           // the token belongs to another client
+	denied             // the client has no grant for the selector
+	unsupported        // not the kind of token that can be revoked here
+	unavailable        // can't be known or stored now: "assume it still exists" (RFC 7009)
 )
 
 // kinds are how an outcome is counted, and how RFC 6749 section 5.2 spells it.
@@ -27,18 +29,23 @@ var kinds = [...]struct {
 	status int
 	code   string
 }{
-	revoked:     {"revoked", http.StatusOK, ""},
-	nothing:     {"nothing", http.StatusOK, ""},
-	badRequest:  {"bad_request", http.StatusBadRequest, "invalid_request"},
-	tooLarge:    {"too_large", http.StatusRequestEntityTooLarge, "invalid_request"},
-	badClient:   {"bad_client", http.StatusUnauthorized, "invalid_client"},
-	notOwner:    {"not_owner", http.StatusBadRequest, "invalid_grant"},
-	denied:      {"denied", http.StatusForbidden, "access_denied"},
-	unsupported: {"unsupported", http.StatusBadRequest, "unsupported_token_type"},
-	unavailable: {"unavailable", http.StatusServiceUnavailable, "temporarily_unavailable"},
+	revoked:       {"revoked", http.StatusOK, ""},
+	nothing:       {"nothing", http.StatusOK, ""},
+	unknownIssuer: {"unknown_issuer", http.StatusOK, ""},
+	badAlgorithm:  {"bad_algorithm", http.StatusOK, ""},
+	badRequest:    {"bad_request", http.StatusBadRequest, "invalid_request"},
+	tooLarge:      {"too_large", http.StatusRequestEntityTooLarge, "invalid_request"},
+	badClient:     {"bad_client", http.StatusUnauthorized, "invalid_client"},
+	notOwner:      {"not_owner", http.StatusBadRequest, "invalid_grant"},
+	denied:        {"denied", http.StatusForbidden, "access_denied"},
+	unsupported:   {"unsupported", http.StatusBadRequest, "unsupported_token_type"},
+	unavailable:   {"unavailable", http.StatusServiceUnavailable, "temporarily_unavailable"},
 }
 
 func (k kind) String() string { return kinds[k].label }
+
+// done reports whether the caller has nothing left to do.
+func (k kind) done() bool { return kinds[k].status == http.StatusOK }
 
 // outcome is what a dialect renders.
 type outcome struct {
@@ -56,7 +63,7 @@ func refuse(k kind, why string) outcome { return outcome{kind: k, why: why} }
 
 const challenge = `Basic realm="revcast", charset="UTF-8"`
 
-// writeRefusal answers any outcome but revoked and nothing as RFC 6749 has it.
+// writeRefusal answers an outcome that is not done as RFC 6749 has it.
 func writeRefusal(w http.ResponseWriter, o outcome) {
 	if o.kind == badClient && o.challenge {
 		w.Header().Set("WWW-Authenticate", challenge)

@@ -83,10 +83,13 @@ func unread(err error) outcome {
 		return refuse(badRequest, "the token is larger than 8 KiB")
 	case errors.Is(err, token.ErrNotCompact):
 		return refuse(unsupported, "the token is not a JWT in compact form")
+	// The caller can't help it where these two are our mistake, but the operator can.
+	case errors.Is(err, token.ErrUnknownIssuer):
+		return outcome{kind: unknownIssuer, cause: err}
+	case errors.Is(err, token.ErrAlgorithm):
+		return outcome{kind: badAlgorithm, cause: err}
 	}
-	for _, final := range []error{
-		token.ErrMalformed, token.ErrType, token.ErrUnknownIssuer, token.ErrAlgorithm, token.ErrUnknownKey, token.ErrSignature,
-	} {
+	for _, final := range []error{token.ErrMalformed, token.ErrType, token.ErrUnknownKey, token.ErrSignature} {
 		if errors.Is(err, final) {
 			return outcome{kind: nothing, cause: err}
 		}
@@ -142,6 +145,10 @@ func (a *Authority) record(ctx context.Context, dialect string, o outcome) {
 			slog.String("shape", o.stored.Selector.Shape().String()), slog.Uint64("position", o.position))
 	case nothing:
 		level, message = slog.LevelInfo, "nothing to revoke"
+	case unknownIssuer:
+		message = "nothing revoked: a verifier that knows the token's issuer still accepts it; issuers must hold every verifier's"
+	case badAlgorithm:
+		message = "nothing revoked: a verifier that allows the token's algorithm still accepts it; algorithms must hold every verifier's"
 	case unavailable:
 		level, message = slog.LevelError, "revocation not known to be stored"
 	}

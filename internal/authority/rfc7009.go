@@ -71,12 +71,11 @@ func rfc7009Command(r *http.Request, form url.Values) (c command, o outcome, ok 
 }
 
 func answerRFC7009(w http.ResponseWriter, o outcome) {
-	switch o.kind {
-	case revoked, nothing:
+	if o.kind.done() {
 		writeJSON(w, http.StatusOK, struct{}{})
-	default:
-		writeRefusal(w, o)
+		return
 	}
+	writeRefusal(w, o)
 }
 
 // readForm reads a form that was posted. What belongs into it must not be in the

@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -62,7 +63,7 @@ func TestRealTokens(t *testing.T) {
 		{"for another audience", key.Token(claims(map[string]any{"aud": "other"})), revoked, "{jti=\"j1\"}"},
 		{"expired", key.Token(claims(map[string]any{"exp": now.Add(-denylist.Grace).Unix()})), nothing, ""},
 		{"forged", stranger.Token(claims(map[string]any{"iat": time.Now().Add(-time.Hour).Unix()})), nothing, ""},
-		{"of another issuer", key.Token(claims(map[string]any{"iss": issuer + "/"})), nothing, ""},
+		{"of another issuer", key.Token(claims(map[string]any{"iss": issuer + "/"})), unknownIssuer, ""},
 		{"a logout token", key.Sign(`{"alg":"ES256","kid":"k1","typ":"logout+jwt"}`, `{"iss":"`+issuer+`"}`), nothing, ""},
 		{"unsigned", "eyJhbGciOiJub25lIn0.e30.x", nothing, ""},
 		{"jti is a number", key.Token(claims(map[string]any{"jti": 7})), nothing, ""},
@@ -165,6 +166,22 @@ func TestDurableUntilTheLastClock(t *testing.T) {
 		speakers["rfc7009"].check(t, do(a, speakers["rfc7009"].request("web", webSecret, "t")), want)
 		if stored := len(log.all()) == 1; stored != (want == revoked) {
 			t.Errorf("%s after exp: stored is %t", -left, stored)
+		}
+	}
+}
+
+// An authority that knows fewer issuers or algorithms than a verifier loses
+// revocations. Its answer is 200 (RFC 7009 section 2.2); its operator is told.
+func TestNarrowConfigurationIsSeen(t *testing.T) {
+	for name, label := range map[string]string{"foreign.issuer": "unknown_issuer", "foreign.alg": "bad_algorithm"} {
+		var lines bytes.Buffer
+		a := newAuthority(t, &fakeLog{}, logged(&lines))
+		checkJSON(t, do(a, speakers["rfc7009"].request("web", webSecret, name)), http.StatusOK, "")
+		if got := lines.String(); !strings.Contains(got, `"level":"WARN"`) || !strings.Contains(got, "still accepts it") {
+			t.Errorf("%s: logged %s", name, got)
+		}
+		if metrics := get(a, "/metrics").Body.String(); !strings.Contains(metrics, `outcome="`+label+`"} 1`) {
+			t.Errorf("%s is not counted:\n%s", label, metrics)
 		}
 	}
 }
