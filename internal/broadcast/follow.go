@@ -86,14 +86,12 @@ func (l *Log) followOnce(ctx context.Context) error {
 		return fmt.Errorf("consume the log: %w", err)
 	}
 	defer messages.Stop()
-	stop := context.AfterFunc(ctx, messages.Stop)
-	defer stop()
 	r := replay{log: l, until: info.State.LastSeq, started: l.now()}
 	if next > r.until {
 		r.finish()
 	}
 	for {
-		m, err := messages.Next()
+		m, err := messages.Next(jetstream.NextContext(ctx)) // Stop can miss it while it resets
 		if err != nil {
 			return fmt.Errorf("read the log: %w", err)
 		}
@@ -248,16 +246,15 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, position uin
 		}
 		l.cfg.List.Add(entries...)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if epoch := opened.Epoch(); epoch != "" && epoch != l.epoch {
+	if epoch, ours := opened.Epoch(), l.currentEpoch(); epoch != "" && epoch != ours {
 		// Kept by somebody, or by an authority that was late to notice; or the stream was
 		// made anew under us.
-		if info, err := stream.Info(ctx); err != nil || info.Config.Metadata[wire.EpochMetadata] != l.epoch {
-			l.anew = true
-			return errors.Join(errors.New("the stream is another"), err)
+		if info, err := stream.Info(ctx); err != nil || info.Config.Metadata[wire.EpochMetadata] != ours {
+			return errors.Join(errors.New("the stream may be another"), err) // takeUp finds out
 		}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if l.track == nil {
 		if r.first == 0 {
 			r.first = position
