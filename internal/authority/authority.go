@@ -17,6 +17,10 @@ import (
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
+// ErrOpening is the error of a [Log] that can't serve yet because the process has
+// just started.
+var ErrOpening = errors.New("the log is being opened")
+
 // Log is the durable log behind the HTTP face. All methods are called from many
 // goroutines at once and return soon after their context ends.
 type Log interface {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -151,7 +152,11 @@ func parseWait(s string) (time.Duration, error) {
 // may name addresses.
 func (a *Authority) notNow(w http.ResponseWriter, r *http.Request, what string, err error) {
 	if r.Context().Err() == nil && a.stopping.Err() == nil {
-		a.logger.ErrorContext(r.Context(), "verifier turned away", "asked", what, "why", err)
+		level := slog.LevelError
+		if errors.Is(err, ErrOpening) {
+			level = slog.LevelInfo
+		}
+		a.logger.Log(r.Context(), level, "verifier turned away", "asked", what, "why", err)
 	}
 	writeError(w, http.StatusServiceUnavailable, "temporarily_unavailable", "the "+what+" can't be served now")
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/revcast/revcast/internal/wire"
+	"github.com/revcast/revcast/pkg/denylist"
 )
 
 // counter returns the value of a counter with two labels.
@@ -204,6 +205,35 @@ func TestEveryErrorIsJSON(t *testing.T) {
 	}
 	if n := counter(t, a, "revcast_http_requests_total", "other", "404"); n != 6 {
 		t.Errorf("counted %v", n)
+	}
+}
+
+// What an operator need not look into is not an error in the log.
+func TestHarmlessFailuresAreNoErrors(t *testing.T) {
+	var lines bytes.Buffer
+	log := &fakeLog{err: ErrOpening}
+	a := newAuthority(t, log, logged(&lines))
+	checkJSON(t, get(a, wire.DiscoveryPath), 503, "temporarily_unavailable")
+	if got := lines.String(); !strings.Contains(got, `"level":"INFO","msg":"verifier turned away"`) {
+		t.Errorf("while the log is being opened: %s", got)
+	}
+	lines.Reset()
+	log.err = errors.New("disk full")
+	get(a, wire.DiscoveryPath)
+	if got := lines.String(); !strings.Contains(got, `"level":"ERROR","msg":"verifier turned away"`) {
+		t.Errorf("the log fails: %s", got)
+	}
+
+	lines.Reset()
+	ctx, hangUp := context.WithCancel(t.Context())
+	log.append = func(ctx context.Context, _ []denylist.Revocation) (uint64, error) {
+		hangUp()
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	do(a, speakers["rfc7009"].request("web", webSecret, "own").WithContext(ctx))
+	if got := lines.String(); !strings.Contains(got, `"level":"INFO"`) || !strings.Contains(got, "hung up") {
+		t.Errorf("a caller hangs up: %s", got)
 	}
 }
 

@@ -60,7 +60,8 @@ func (a *Authority) revokeToken(ctx context.Context, who *client, raw string, no
 	switch {
 	case !now.Before(v.Expires.Add(denylist.Grace)): // until then, by its own clock and leeway, a verifier may still accept it
 		return outcome{kind: nothing, cause: token.ErrExpired}
-	case v.Expires.Sub(now) > issuer.MaxTokenLifetime+denylist.MaxLeeway: // the leeway is for the issuer's clock
+	case v.Expires.Sub(now) > issuer.MaxTokenLifetime+2*denylist.MaxLeeway:
+		// A verifier grants a leeway to the lifetime, and one to an iat ahead of its clock.
 		return outcome{kind: badRequest, why: fmt.Sprintf(
 			"the token lives longer than max_token_lifetime of its issuer, %s: its revocation could not outlive it", issuer.MaxTokenLifetime)}
 	case !who.may(GrantAny, GrantIssuer) && !issuer.owns(who.id, v):
@@ -151,6 +152,9 @@ func (a *Authority) record(ctx context.Context, dialect string, o outcome) {
 		message = "nothing revoked: a verifier that allows the token's algorithm still accepts it; algorithms must hold every verifier's"
 	case unavailable:
 		level, message = slog.LevelError, "revocation not known to be stored"
+		if ctx.Err() != nil {
+			level, message = slog.LevelInfo, "caller hung up before the revocation was known to be stored"
+		}
 	}
 	if o.kind != revoked {
 		why := o.why

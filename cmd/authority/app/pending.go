@@ -2,17 +2,15 @@ package app
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync/atomic"
 	"time"
 
+	"github.com/revcast/revcast/internal/authority"
 	"github.com/revcast/revcast/internal/broadcast"
 	"github.com/revcast/revcast/internal/wire"
 	"github.com/revcast/revcast/pkg/denylist"
 )
-
-var errOpening = errors.New("the log is being opened")
 
 // pendingLog is an authority.Log that errs until the real one is open, so that the
 // HTTP face can answer from the first moment.
@@ -22,33 +20,33 @@ func (p *pendingLog) Append(ctx context.Context, revocations ...denylist.Revocat
 	if log := p.open.Load(); log != nil {
 		return log.Append(ctx, revocations...)
 	}
-	return 0, errOpening
+	return 0, authority.ErrOpening
 }
 
 func (p *pendingLog) Page(ctx context.Context, after uint64, wait time.Duration, nonce string) ([]byte, error) {
 	if log := p.open.Load(); log != nil {
 		return log.Page(ctx, after, wait, nonce)
 	}
-	return nil, errOpening
+	return nil, authority.ErrOpening
 }
 
 func (p *pendingLog) Snapshot(ctx context.Context) (io.ReadSeeker, error) {
 	if log := p.open.Load(); log != nil {
 		return log.Snapshot(ctx)
 	}
-	return nil, errOpening
+	return nil, authority.ErrOpening
 }
 
 func (p *pendingLog) Discovery() (wire.Discovery, error) {
 	if log := p.open.Load(); log != nil {
 		return log.Discovery()
 	}
-	return wire.Discovery{}, errOpening
+	return wire.Discovery{}, authority.ErrOpening
 }
 
 func (p *pendingLog) Ready() error {
 	if log := p.open.Load(); log != nil {
 		return log.Ready()
 	}
-	return errOpening
+	return authority.ErrOpening
 }
