@@ -52,18 +52,20 @@ const (
 // door is one way to ask.
 type door struct {
 	on   Listener
-	path string // as for [http.ServeMux]
+	path string // as for [http.ServeMux], without a method
+	// get: it answers GET and HEAD, and 405 to anything else.
+	get  bool
 	open func(*Sidecar) http.Handler
 }
 
 // doors is the table of all doors. A door more is a file and a row.
 var doors = []door{
-	{ProxyListener, "/", (*Sidecar).proxy},
+	{ProxyListener, "/", false, (*Sidecar).proxy},
 
-	{CheckListener, "GET /healthz", (*Sidecar).healthz},
-	{CheckListener, "GET /readyz", (*Sidecar).readyz},
-	{CheckListener, "GET /metrics", (*Sidecar).metrics},
-	{CheckListener, "/", (*Sidecar).nothing},
+	{CheckListener, "/healthz", true, (*Sidecar).healthz},
+	{CheckListener, "/readyz", true, (*Sidecar).readyz},
+	{CheckListener, "/metrics", true, (*Sidecar).metrics},
+	{CheckListener, "/", false, (*Sidecar).nothing},
 }
 
 // Sidecar holds what the doors share. Safe for concurrent use.
@@ -103,9 +105,26 @@ func (s *Sidecar) Handler(on Listener) http.Handler {
 	}
 	mux := http.NewServeMux()
 	for _, d := range here {
-		mux.Handle(d.path, d.open(s))
+		h := d.open(s)
+		if d.get {
+			h = getOnly(h)
+		}
+		mux.Handle(d.path, h)
 	}
 	return mux
+}
+
+// getOnly answers 405 to other methods, as JSON: clients that read errors as JSON
+// would trip over the mux's plain text.
+func getOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet || r.Method == http.MethodHead {
+			h.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Allow", "GET, HEAD")
+		writeError(w, http.StatusMethodNotAllowed, "invalid_request", "this path answers GET, HEAD")
+	})
 }
 
 // Close gives back idle connections to the upstream.
@@ -139,8 +158,7 @@ func (s *Sidecar) metrics() http.Handler {
 	})
 }
 
-// nothing answers what is at no path. Clients that read errors as JSON would trip
-// over the mux's plain text.
+// nothing answers what is at no path, as JSON.
 func (s *Sidecar) nothing() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, http.StatusNotFound, "not_found", "there is nothing at this path")

@@ -62,7 +62,14 @@ func TestCheckListener(t *testing.T) {
 			t.Error(got)
 		}
 	}
-	get("POST", "/healthz", 404)
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest("POST", path, nil))
+		if w.Code != 405 || w.Header().Get("Allow") != "GET, HEAD" || !strings.Contains(w.Body.String(), `"error":"invalid_request"`) {
+			t.Errorf("POST %s: %d %v %s", path, w.Code, w.Header(), w.Body)
+		}
+	}
+	get("HEAD", "/healthz", 200)
 
 	shows := func(lines ...string) {
 		t.Helper()
