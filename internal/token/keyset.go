@@ -132,7 +132,11 @@ func (s *keySet) attempt(ctx context.Context) error {
 	switch {
 	case ctx.Err() != nil:
 	case err != nil && (before == nil || before.Error() != err.Error()):
-		s.log.Warn("couldn't fetch keys; those known before stay in use", "jwks_uri", s.uri, "error", err)
+		message := "an issuer's keys stay as they are"
+		if s.current.Load() == nil {
+			message = "an issuer's keys aren't known, and none of its tokens can be read"
+		}
+		s.log.Warn(message, "jwks_uri", s.uri, "error", err)
 	case err == nil && before != nil && before != errNotYet:
 		s.log.Info("fetching keys works again", "jwks_uri", s.uri)
 	}

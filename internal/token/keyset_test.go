@@ -377,3 +377,28 @@ func TestBadKeyIsLeftOut(t *testing.T) {
 		t.Errorf("%d lines in:\n%s", n, &log)
 	}
 }
+
+// TestFailedFetchIsLogged: once, without an act that the error names too, and with
+// what it means.
+func TestFailedFetchIsLogged(t *testing.T) {
+	for meaning, keys := range map[string][]*tokentest.Key{"stay as they are": {es256()}, "aren't known": nil} {
+		var log bytes.Buffer
+		idp := tokentest.NewIdP(keys...)
+		r, err := NewReader([]Issuer{{Issuer: issuerA, JWKSURI: jwksURI, Algorithms: []string{"ES256"}}},
+			idp.Client(), slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if keys == nil {
+			idp.Answer(503, "")
+		}
+		bubble(t, r, func(t *testing.T) {
+			idp.Answer(503, "")
+			time.Sleep(time.Hour)
+		})
+		if got := log.String(); strings.Count(got, "level=WARN") != 1 || !strings.Contains(got, meaning) ||
+			strings.Count(got, "couldn't fetch keys") != 1 {
+			t.Errorf("logged\n%s", got)
+		}
+	}
+}
