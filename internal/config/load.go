@@ -41,7 +41,7 @@ type Flag struct {
 
 // Source says where a configuration comes from. Later fields win.
 type Source struct {
-	File   string   // path of a YAML file; "" for none
+	File   string   // path of a YAML file, given as --config; "" for none
 	Prefix string   // of the environment variables, without the underscore
 	Env    []string // as os.Environ returns it
 	Flags  []Flag
@@ -59,7 +59,7 @@ func Load(dst any, src Source) (ignored []string, err error) {
 	if src.File != "" {
 		text, err := readFile(src.File)
 		if err != nil {
-			return nil, err
+			return nil, Errorf("--config", "%s: %s", src.File, err.(*Error).Reason)
 		}
 		if err := decodeText(src.File, "", text, root); err != nil {
 			return nil, err

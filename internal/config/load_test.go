@@ -92,9 +92,9 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	}
 	missing := filepath.Join(dir, "missing.yaml")
 	for file, want := range map[string]string{
-		missing: "config: " + missing + ": no such file or directory",
-		dir:     "config: " + dir + ": is a directory",
-		big:     "config: " + big + ": larger than 1048576 bytes",
+		missing: "config: --config: " + missing + ": no such file or directory",
+		dir:     "config: --config: " + dir + ": is a directory",
+		big:     "config: --config: " + big + ": larger than 1048576 bytes",
 	} {
 		cfg := newSample()
 		if _, err := Load(&cfg, Source{File: file}); err == nil || err.Error() != want {

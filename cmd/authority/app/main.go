@@ -43,6 +43,9 @@ func serve(ctx context.Context, p cli.Process, args []string) error {
 	if err != nil {
 		return err
 	}
+	if *file == "" && len(cfg.Issuers) == 0 {
+		return config.Errorf("issuers", "at least one is required: name a configuration file with --config (see authority --help)")
+	}
 	if err := cfg.Log.Check("log"); err != nil {
 		return err
 	}

@@ -63,7 +63,8 @@ func TestCommandLine(t *testing.T) {
 		{[]string{"serve", "--bogus"}, 2, "authority: flag provided but not defined: -bogus (see authority --help)\n"},
 		{[]string{"serve", "x"}, 2, "authority: unexpected argument \"x\" (see authority --help)\n"},
 		{[]string{"client-secret", "x"}, 2, "authority: unexpected argument \"x\" (see authority --help)\n"},
-		{[]string{"serve", "--config", missing}, 1, "config: " + missing + ": no such file or directory\n"},
+		{[]string{"serve"}, 1, "config: issuers: at least one is required: name a configuration file with --config (see authority --help)\n"},
+		{[]string{"serve", "--config", missing}, 1, "config: --config: " + missing + ": no such file or directory\n"},
 	} {
 		code, stdout, stderr := command(t.Context(), nil, c.args...)
 		if code != c.code || stderr != c.stderr || stdout != "" {

@@ -56,7 +56,7 @@ func TestCommandLine(t *testing.T) {
 		{nil, 2, "sidecar: a command is missing (see sidecar --help)\n"},
 		{[]string{"authority"}, 2, "sidecar: unknown command \"authority\" (see sidecar --help)\n"},
 		{[]string{"serve", "--bogus"}, 2, "sidecar: flag provided but not defined: -bogus (see sidecar --help)\n"},
-		{[]string{"serve", "--config", missing}, 1, "config: " + missing + ": no such file or directory\n"},
+		{[]string{"serve", "--config", missing}, 1, "config: --config: " + missing + ": no such file or directory\n"},
 		{[]string{"serve"}, 1, "config: authority: is required\n"},
 		{base, 1, "config: issuers: at least one is required\n"},
 		{append(base, "--issuer", "i"), 1, "config: issuers[0].jwks_uri: is required\n"},
