@@ -68,17 +68,6 @@ func NATSURL(key, value string) error {
 // HasUser reports whether one of several URLs holds credentials.
 func HasUser(value string) bool { return strings.Contains(value, "@") }
 
-// Origin asks for a web origin: scheme, host and perhaps a port.
-func Origin(key, value string) error {
-	if err := HTTPURL(key, value); err != nil {
-		return err
-	}
-	if u, _ := url.Parse(value); u.Scheme+"://"+u.Host != value {
-		return Errorf(key, "not an origin such as https://app.example: %s", quote(value))
-	}
-	return nil
-}
-
 // Address asks for host:port to listen on. Port 0 lets the system choose.
 func Address(key, value string) error {
 	if err := Required(key, value); err != nil {

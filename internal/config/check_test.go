@@ -23,8 +23,6 @@ func TestChecks(t *testing.T) {
 		{HTTPURL("u", "https://h:1/p"), ""},
 		{NATSURL("u", "nats://a:4222,tls://b:4222"), ""},
 		{NATSURL("u", "http://a"), `config: u: not a URL such as nats://host:4222, or several with commas between`},
-		{Origin("o", "https://a.example"), ""},
-		{Origin("o", "https://a.example/"), `config: o: not an origin such as https://app.example: "https://a.example/"`},
 		{Address("l", "127.0.0.1:0"), ""},
 		{Address("l", ":8700"), ""},
 		{Address("l", "8700"), `config: l: not host:port, such as 127.0.0.1:8700: "8700"`},
