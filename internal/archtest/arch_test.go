@@ -30,7 +30,7 @@ var rules = map[string]struct {
 	"internal/broadcast":       {[]string{"internal/wire", "pkg/denylist"}, "the sending end knows no HTTP requests and no tokens"},
 	"internal/authority":       {[]string{"internal/token", "internal/wire", "pkg/denylist"}, "the log is behind an interface, so that its failures can be tested"},
 	"internal/sidecar":         {[]string{"pkg/denylist", "pkg/verifier"}, "one decision, many doors: doors render, the verifier decides"},
-	"internal/config":          {[]string{"pkg/denylist"}, "strict decoding for both commands; only bounds come from denylist"},
+	"internal/config":          {[]string{"internal/token", "pkg/denylist"}, "strict decoding for both commands; bounds, names and defaults come from those who apply them"},
 	"internal/archtest":        {nil, "looks from outside"},
 	"cmd/internal/cli":         {[]string{"internal/config"}, "what both commands' shells share"},
 	"cmd/authority":            {[]string{"cmd/authority/app"}, "main calls run"},

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/revcast/revcast/internal/token"
 )
 
 func TestChecks(t *testing.T) {
@@ -66,6 +68,19 @@ func TestIssuerCheck(t *testing.T) {
 	} {
 		if got := fmt.Sprint(change(c.change)); got != c.want {
 			t.Errorf("got  %s\nwant %s", got, c.want)
+		}
+	}
+}
+
+// What a file leaves out means the same to every part that can be asked.
+func TestIssuerDefaultsAreTheReaders(t *testing.T) {
+	i := NewIssuer("https://idp.example", "https://idp.example/jwks")
+	if i.MaxTokenLifetime != token.DefaultMaxLifetime || i.Leeway != token.DefaultLeeway {
+		t.Errorf("%+v", i)
+	}
+	for _, name := range token.Algorithms() {
+		if i.Algorithms = []string{name}; i.Check("i") != nil {
+			t.Errorf("%s can be read, but not configured", name)
 		}
 	}
 }

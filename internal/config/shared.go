@@ -5,12 +5,9 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/pkg/denylist"
 )
-
-// algorithms are the signatures a token may carry: asymmetric ones, since whoever
-// verifies with a shared secret can sign with it.
-var algorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 
 // maxLifetime keeps sums of lifetimes and margins far from overflow.
 const maxLifetime = 10 * 365 * 24 * time.Hour
@@ -49,8 +46,8 @@ func NewIssuer(issuer, jwksURI string) Issuer {
 // Default sets the defaults.
 func (i *Issuer) Default() {
 	i.Algorithms = []string{"RS256", "ES256"}
-	i.MaxTokenLifetime = 24 * time.Hour
-	i.Leeway = 30 * time.Second
+	i.MaxTokenLifetime = token.DefaultMaxLifetime
+	i.Leeway = token.DefaultLeeway
 }
 
 // Check reports the first thing that is wrong with an issuer at the path key.
@@ -61,7 +58,7 @@ func (i *Issuer) Check(key string) error {
 	return Check(
 		Required(key+".issuer", i.Issuer),
 		HTTPURL(key+".jwks_uri", i.JWKSURI),
-		Each(key+".algorithms", i.Algorithms, func(key, v string) error { return OneOf(key, v, algorithms...) }),
+		Each(key+".algorithms", i.Algorithms, func(key, v string) error { return OneOf(key, v, token.Algorithms()...) }),
 		Each(key+".audiences", i.Audiences, Required),
 		Between(key+".max_token_lifetime", i.MaxTokenLifetime, time.Second, maxLifetime),
 		Between(key+".leeway", i.Leeway, time.Second, denylist.MaxLeeway),

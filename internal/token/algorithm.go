@@ -6,8 +6,6 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rsa"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -33,7 +31,13 @@ var algorithms = map[string]algorithm{
 	"EdDSA": {jwt.SigningMethodEdDSA, isEd25519},
 }
 
-func algorithmNames() string { return strings.Join(slices.Sorted(maps.Keys(algorithms)), ", ") }
+// Algorithms lists the signature algorithms that a token may carry: asymmetric ones,
+// since whoever verifies with a shared secret can sign with it.
+func Algorithms() []string {
+	return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
+}
+
+func algorithmNames() string { return strings.Join(Algorithms(), ", ") }
 
 // pss verifies with the salt length that RFC 7518 section 3.5 demands; the
 // library's own methods accept any.
