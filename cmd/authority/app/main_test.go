@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -128,6 +129,29 @@ func TestClientSecret(t *testing.T) {
 	}
 	if sum := sha256.Sum256([]byte(found[1])); hex.EncodeToString(sum[:]) != found[2] {
 		t.Error("the hash is not the secret's")
+	}
+}
+
+// The configuration in the help is one: strictly read, it gives the defaults.
+func TestHelpConfigurationIsStrict(t *testing.T) {
+	_, block, _ := strings.Cut(help, "\nConfiguration, with defaults\n")
+	block, _, found := strings.Cut(block, "\nEnvironment\n")
+	if !found {
+		t.Fatal("--help has no configuration")
+	}
+	file := filepath.Join(t.TempDir(), "help.yaml")
+	if err := os.WriteFile(file, []byte(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, want := NewConfig(), NewConfig()
+	if _, err := config.Load(&got, config.Source{File: file}); err != nil {
+		t.Fatal(err)
+	}
+	want = want.complete()
+	want.Issuers, want.Clients, want.Dialects = []Issuer{NewIssuer("", "")}, []Client{}, []string{}
+	want.Issuers[0].Audiences, want.NATS.MonitorURLs = []string{}, []string{}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("--help shows  %+v\ndefaults are %+v", got, want)
 	}
 }
 

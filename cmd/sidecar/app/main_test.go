@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -102,6 +103,28 @@ func TestHelpNamesEveryKeyAndFlag(t *testing.T) {
 		if len(line) > 100 {
 			t.Errorf("too long for a terminal: %s", line)
 		}
+	}
+}
+
+// The configuration in the help is one: strictly read, it gives the defaults.
+func TestHelpConfigurationIsStrict(t *testing.T) {
+	_, block, _ := strings.Cut(help, "\nConfiguration, with defaults\n")
+	block, _, found := strings.Cut(block, "\nEnvironment\n")
+	if !found {
+		t.Fatal("--help has no configuration")
+	}
+	file := filepath.Join(t.TempDir(), "help.yaml")
+	if err := os.WriteFile(file, []byte(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, want := NewConfig(), NewConfig()
+	if _, err := config.Load(&got, config.Source{File: file}); err != nil {
+		t.Fatal(err)
+	}
+	want.Issuers, want.AuthorityKeys = []config.Issuer{config.NewIssuer("", "")}, []string{}
+	want.Issuers[0].Audiences = []string{}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("--help shows  %+v\ndefaults are %+v", got, want)
 	}
 }
 
