@@ -94,16 +94,16 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 
 // parts are what a sidecar is made of.
 type parts struct {
+	list     *denylist.List
 	feed     *feed.Feed
 	verifier *verifier.Verifier
 	sidecar  *sidecar.Sidecar
 }
 
 func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
-	p := &parts{}
-	list := denylist.New(denylist.MaxStaleness(cfg.Freshness.MaxStaleness))
+	p := &parts{list: denylist.New(denylist.MaxStaleness(cfg.Freshness.MaxStaleness))}
 	var err error
-	if p.feed, err = feed.New(list, feed.Config{
+	if p.feed, err = feed.New(p.list, feed.Config{
 		Authority: cfg.Authority, StateFile: cfg.StateFile, Keys: cfg.keys(), Logger: logger,
 	}); err != nil {
 		return nil, config.Errorf("", "%v", err)
@@ -124,14 +124,14 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 		policy = verifier.Allow
 	}
 	if p.verifier, err = verifier.New(verifier.Config{
-		Denylist: list, Issuers: issuers, OnStale: policy, CacheSize: cfg.CacheSize, Logger: logger,
+		Denylist: p.list, Issuers: issuers, OnStale: policy, CacheSize: cfg.CacheSize, Logger: logger,
 	}); err != nil {
 		return nil, config.Errorf("", "%v", err)
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&sidecar.Collector{List: list, Verifier: p.verifier}, feedCollector{p.feed.Status},
+		&sidecar.Collector{List: p.list, Verifier: p.verifier}, feedCollector{p.feed.Status},
 	)
 	if p.sidecar, err = sidecar.New(sidecar.Config{
 		Decider: p.verifier, Upstream: upstream, UpstreamTimeout: cfg.UpstreamTimeout,

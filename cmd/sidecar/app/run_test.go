@@ -45,10 +45,16 @@ func newIssuer(t *testing.T) *issuer {
 
 func (i *issuer) token(t *testing.T, id string) string {
 	t.Helper()
+	return i.sign(t, id, "api", 0, time.Hour)
+}
+
+// sign makes a token that was issued, and that expires, so far from now.
+func (i *issuer) sign(t *testing.T, id, audience string, issued, expires time.Duration) string {
+	t.Helper()
 	now := time.Now()
 	token := jwt.NewWithClaims(jwt.SigningMethodEdDSA, jwt.MapClaims{
-		"iss": i.url, "sub": "alice", "client_id": "web", "jti": id, "aud": "api",
-		"iat": now.Unix(), "exp": now.Add(time.Hour).Unix(),
+		"iss": i.url, "sub": "alice", "client_id": "web", "jti": id, "aud": audience,
+		"iat": now.Add(issued).Unix(), "exp": now.Add(expires).Unix(),
 	})
 	token.Header["kid"], token.Header["typ"] = "k", "at+jwt"
 	text, err := token.SignedString(i.key)
@@ -119,6 +125,20 @@ func call(t *testing.T, method, target, token string, form url.Values) (*http.Re
 	return resp, string(body)
 }
 
+func startAuthority(t *testing.T, idp *issuer, logger *slog.Logger) (addrs authority.Addrs, stop func()) {
+	t.Helper()
+	c := authority.NewConfig()
+	c.Listen, c.NATS.Listen, c.DataDir = "127.0.0.1:0", "127.0.0.1:0", filepath.Join(t.TempDir(), "data")
+	c.Issuers = []authority.Issuer{authority.NewIssuer(idp.url, idp.url)}
+	c.Issuers[0].Algorithms = []string{"EdDSA"}
+	c.Clients = []authority.Client{{ID: "web", Auth: []string{"none"}}}
+	ready := make(chan authority.Addrs, 1)
+	stop, ended := background(t, "authority", func(ctx context.Context) error {
+		return authority.Run(ctx, c, authority.Options{Logger: logger, Ready: func(a authority.Addrs) { ready <- a }})
+	})
+	return await(t, "ready", ready, ended), stop
+}
+
 // The whole path in one process: a revoked token is refused, and still is after a
 // restart of the sidecar with the authority away.
 func TestRevokedTokenIsRefused(t *testing.T) {
@@ -129,16 +149,7 @@ func TestRevokedTokenIsRefused(t *testing.T) {
 	t.Cleanup(api.Close)
 	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
 
-	ac := authority.NewConfig()
-	ac.Listen, ac.NATS.Listen, ac.DataDir = "127.0.0.1:0", "127.0.0.1:0", filepath.Join(t.TempDir(), "data")
-	ac.Issuers = []authority.Issuer{authority.NewIssuer(idp.url, idp.url)}
-	ac.Issuers[0].Algorithms = []string{"EdDSA"}
-	ac.Clients = []authority.Client{{ID: "web", Auth: []string{"none"}}}
-	aReady := make(chan authority.Addrs, 1)
-	stopAuthority, aEnded := background(t, "authority", func(ctx context.Context) error {
-		return authority.Run(ctx, ac, authority.Options{Logger: logger, Ready: func(a authority.Addrs) { aReady <- a }})
-	})
-	aAddrs := await(t, "ready", aReady, aEnded)
+	aAddrs, stopAuthority := startAuthority(t, idp, logger)
 
 	sc := NewConfig()
 	sc.Listen, sc.CheckListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", filepath.Join(t.TempDir(), "state")
