@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revcast/revcast/cmd/internal/cli"
 	"github.com/revcast/revcast/internal/config"
 	"github.com/revcast/revcast/internal/token/tokentest"
 	"github.com/revcast/revcast/pkg/denylist"
@@ -207,6 +208,54 @@ func TestAuthorityBeforeItsLogIsOpen(t *testing.T) {
 	}
 	if _, err := (&pendingLog{}).Append(t.Context()); err == nil {
 		t.Error("stored without a log")
+	}
+}
+
+// The data directory is one process's own from before its key is read until its log
+// is closed, and nobody's after that, be it after a failure.
+func TestDurableDirectoryIsLocked(t *testing.T) {
+	cfg := testConfig(t)
+	lock := filepath.Join(cfg.DataDir, "lock")
+	free := func() {
+		t.Helper()
+		unlock, err := cli.Lock(lock)
+		if err != nil {
+			t.Fatal("the directory is not given back:", err)
+		}
+		unlock()
+	}
+	_, stop := start(t, cfg)
+	if _, err := cli.Lock(lock); !errors.Is(err, cli.ErrLocked) {
+		t.Error("the directory of an authority can be taken:", err)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	free()
+	if err := os.WriteFile(filepath.Join(cfg.DataDir, "feed.key"), []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if Run(t.Context(), cfg, Options{}) == nil {
+		t.Error("ran with a rubbish key")
+	}
+	free()
+
+	// Where another process has it, nothing in it is touched.
+	cfg.DataDir = filepath.Join(t.TempDir(), "data")
+	if err := os.Mkdir(cfg.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := cli.Lock(filepath.Join(cfg.DataDir, "lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
+	err = Run(t.Context(), cfg, Options{})
+	if ce, ok := errors.AsType[*config.Error](err); !ok || ce.Key != "data_dir" {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(cfg.DataDir); err != nil || len(entries) != 1 {
+		t.Error("another's directory was touched:", entries, err)
 	}
 }
 
