@@ -68,7 +68,7 @@ func (s *snapshot) remember(old *snapshot, now time.Time, keep time.Duration) {
 		}
 	}
 	for _, w := range old.withdrawn {
-		if now.Before(w.until) && !slices.ContainsFunc(s.keys, w.key.same) {
+		if !slices.ContainsFunc(s.keys, w.key.same) {
 			s.withdrawn = append(s.withdrawn, w)
 		}
 	}

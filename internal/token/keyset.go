@@ -244,11 +244,8 @@ func (s *keySet) neverLoaded(why error) error {
 // or else now. It returns nil if they are. For that it may wait as refresh does;
 // tokens that were issued before a fetch of the last few seconds cost nothing.
 func (s *keySet) settle(ctx context.Context, issued time.Time) error {
-	if s.knownSince(issued) {
-		return nil
-	}
 	err := s.refresh(ctx)
-	if err != nil && s.knownSince(issued) { // the fetch had begun before the call
+	if err != nil && s.knownSince(issued) { // by the fetch that keeps another one off, or was under way
 		return nil
 	}
 	return err

@@ -224,6 +224,17 @@ func TestForgedSignatureIsDefinite(t *testing.T) {
 			t.Errorf("after a fetch of its own: %v", err)
 		}
 		time.Sleep(time.Minute)
+		idp.AnswerFunc(func(r *http.Request) (*http.Response, error) {
+			time.Sleep(onDemandWait - time.Millisecond)
+			return tokentest.Response(r, 200, string(tokentest.Document(es256()))), nil
+		})
+		if err := read(-30 * time.Second); !isDropped(err) {
+			t.Errorf("after a slow fetch of its own: %v", err)
+		}
+		if err := read(-32 * time.Second); isDropped(err) { // the document may be of the fetch's beginning
+			t.Errorf("issued since a slow fetch began, for all that is known: %v", err)
+		}
+		time.Sleep(time.Minute)
 		idp.Hang()
 		var err error
 		if took := elapsed(func() { err = read(-time.Hour) }); isDropped(err) || took != onDemandWait {
