@@ -75,25 +75,21 @@ func (l *Log) Append(ctx context.Context, revocations ...denylist.Revocation) (u
 }
 
 // holds reports whether the log is known to have all of a request already, and up
-// to where it was read. Where that can't be told at once, the answer is no: storing
+// to where it was read: asked after the list, since that is filled first. Where it can't be told at once, the answer is no: storing
 // again is harmless, and a log in which nothing is stored again is quickly asked. The list tells, as long as it has been filled from this log alone; what
 // the follower has put there was on disk when it was handed out.
 func (l *Log) holds(r *request) (position uint64, held bool) {
-	l.mu.Lock()
-	ok := l.generation == 1 && l.caught && !l.anew && l.foreign == nil
-	if ok {
-		position = l.track.Position()
-	}
-	l.mu.Unlock()
-	if !ok {
-		return 0, false
-	}
 	for _, e := range r.listed {
 		if !l.cfg.List.Has(e) {
 			return 0, false
 		}
 	}
-	return position, true
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.generation != 1 || !l.caught || l.anew || l.foreign != nil || l.adding > l.track.Position() {
+		return 0, false
+	}
+	return l.track.Position(), true
 }
 
 func newRequest(revocations []denylist.Revocation) (*request, error) {

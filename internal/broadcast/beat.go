@@ -67,11 +67,14 @@ func (l *Log) prune(now time.Time) {
 	if lived := l.started.Add(now.Sub(l.started)); lived.Before(now.Round(0)) {
 		now = lived
 	}
-	if now = now.Round(0); now.Before(l.pruned.Add(-clockStep)) {
-		l.startOver(errors.New("the clock was set back, and what had expired by it has not"))
-	}
-	l.pruned = now
+	now = now.Round(0)
 	l.cfg.List.Prune(now)
+	if now.Before(l.pruned.Add(-clockStep)) {
+		l.pruned = now
+		l.startOver(errors.New("the clock was set back, and what had expired by it has not"))
+	} else if now.After(l.pruned) {
+		l.pruned = now
+	}
 }
 
 // heartbeat signs where the log stands.

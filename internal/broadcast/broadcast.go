@@ -69,6 +69,8 @@ type Log struct {
 	anew       bool   // the follower is to start over
 	generation uint64 // counts the times it has
 	lastAcked  uint64 // highest position acknowledged to this process
+	adding     uint64 // the position whose entries are being put into the list, or were last
+	mistrusted time.Time
 	since      uint64 // the chain starts here, since what came before was lost; usually 0
 	epoch      string
 	track      *wire.Track // nil until the stream was found

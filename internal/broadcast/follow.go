@@ -19,6 +19,7 @@ const (
 	pullBytes      = 8 << 20
 	pullHeartbeat  = time.Second
 	progressEvery  = time.Second
+	mistrustEvery  = 5 * time.Second
 	maxRecentBytes = 8 << 20
 )
 
@@ -87,7 +88,7 @@ func (l *Log) followOnce(ctx context.Context) error {
 	}
 	defer messages.Stop()
 	r := replay{log: l, until: info.State.LastSeq, started: l.now()}
-	if next > r.until {
+	if next > r.until || consumer.CachedInfo().NumPending == 0 {
 		r.finish()
 	}
 	for {
@@ -99,7 +100,7 @@ func (l *Log) followOnce(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read a message's position: %w", err)
 		}
-		if err := r.take(ctx, stream, meta.Sequence.Stream, m.Data()); err != nil {
+		if err := r.take(ctx, stream, meta, m.Data()); err != nil {
 			return err
 		}
 	}
@@ -205,7 +206,7 @@ func (l *Log) takeUp(stream jetstream.Stream, info *jetstream.StreamInfo) (next 
 	}
 	l.generation++
 	l.epoch, l.track, l.asOf, l.caught, l.anew = epoch, nil, time.Time{}, false, false
-	l.recent, l.since, l.lastAcked = recent{}, 0, 0
+	l.recent, l.since, l.lastAcked, l.adding = recent{}, 0, 0, 0
 	l.own.Clear()
 	first := max(info.State.FirstSeq, 1)
 	if first == 1 || info.State.Msgs == 0 {
@@ -228,8 +229,11 @@ type replay struct {
 	hashes   []wire.Hash
 }
 
-func (r *replay) take(ctx context.Context, stream jetstream.Stream, position uint64, message []byte) error {
-	l, hash := r.log, wire.HashOf(message)
+func (r *replay) take(ctx context.Context, stream jetstream.Stream, meta *jetstream.MsgMetadata, message []byte) error {
+	l, hash, position := r.log, wire.HashOf(message), meta.Sequence.Stream
+	l.mu.Lock()
+	l.adding = position
+	l.mu.Unlock()
 	var opened wire.Opened
 	var err error
 	if listed, ours := l.own.LoadAndDelete(hash); ours { // signed and encoded here, a moment ago
@@ -261,7 +265,7 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, position uin
 		}
 		if position != r.first+uint64(len(r.hashes)) {
 			l.alarmHole(r.first+uint64(len(r.hashes)), position)
-			r.first, r.hashes = position, nil
+			r.first, r.hashes, l.since = position, nil, position-1
 			l.recent = recent{}
 		}
 		r.hashes = append(r.hashes, hash)
@@ -272,7 +276,7 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, position uin
 			for _, hash := range r.hashes[h.Position+1-r.first:] {
 				l.track.Append(hash)
 			}
-		case position >= r.until:
+		case position >= r.until || meta.NumPending == 0:
 			l.counters.alarms.Add(1)
 			l.log.Error("ALARM: the log holds no mark, so its chain starts anew", "position", position)
 			l.since = r.first - 1
@@ -298,11 +302,18 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, position uin
 			if chain, ok := l.track.At(h.Position); ok && chain != h.Chain {
 				l.counters.alarms.Add(1)
 				l.log.Error("ALARM: a mark in the log does not fit what came before it", "position", position)
+				if now := l.now(); position > r.until && now.Sub(l.mistrusted) > mistrustEvery {
+					// Just written, by one who knows another log: ours may have been rolled back and
+					// grown again while we were not looking.
+					l.mistrusted, l.anew, l.caught = now, true, false
+					l.notify()
+					return errors.New("a mark does not fit: the stream may be another")
+				}
 			}
 		}
 	}
 	l.recent.add(wire.Record{Position: position, Message: message})
-	if l.track != nil && position >= r.until {
+	if l.track != nil && (position >= r.until || meta.NumPending == 0) {
 		r.finishLocked()
 	} else if now := l.now(); now.Sub(r.started) > progressEvery && now.Sub(r.reported) > progressEvery {
 		r.reported = now
@@ -324,7 +335,7 @@ func (r *replay) finish() {
 	r.log.notify()
 }
 
-func (r *replay) finishLocked() { r.log.caught = r.log.track != nil }
+func (r *replay) finishLocked() { r.log.caught = r.log.track != nil && !r.log.anew }
 
 // recent keeps the newest messages in memory, so that verifiers that ask for them
 // don't each cost reads of the stream, and repairs go on without NATS.

@@ -105,6 +105,7 @@ type snapshotCache struct {
 	epoch    string
 	position uint64
 	chain    wire.Chain
+	read     uint64 // the generation of the log
 	at       time.Time
 	took     time.Duration
 	content  []byte
@@ -128,15 +129,18 @@ func (l *Log) Snapshot(context.Context) (io.ReadSeeker, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.mu.Lock()
+	generation := l.generation
+	l.mu.Unlock()
 	age := h.IssuedAt.Sub(c.at)
-	fresh := c.chain == h.Chain || c.epoch == h.Epoch && c.position < h.Position && 0 <= age && age < snapshotAge
+	fresh := c.read == generation && (c.chain == h.Chain || c.epoch == h.Epoch && c.position < h.Position && 0 <= age && age < snapshotAge)
 	if c.content == nil || !fresh {
 		var b bytes.Buffer
 		snapshot := wire.Snapshot{Epoch: h.Epoch, Position: h.Position, Chain: h.Chain, IssuedAt: h.IssuedAt}
 		if err := l.cfg.Signer.WriteSnapshot(&b, snapshot, l.cfg.List.Sections()); err != nil {
 			return nil, err
 		}
-		c.content, c.epoch, c.position, c.chain, c.at = b.Bytes(), h.Epoch, h.Position, h.Chain, h.IssuedAt
+		c.content, c.epoch, c.position, c.chain, c.at, c.read = b.Bytes(), h.Epoch, h.Position, h.Chain, h.IssuedAt, generation
 		c.took = l.now().Sub(h.IssuedAt)
 	}
 	return bytes.NewReader(c.content), nil

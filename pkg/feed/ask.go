@@ -184,7 +184,10 @@ func (f *Feed) settle(epoch string, at point, h wire.Heartbeat, question uint64,
 	if anew || h.AsOf.After(f.position.asOf) {
 		f.position.asOf = h.AsOf
 	}
-	f.urgent, f.gapSince, f.behind = false, time.Time{}, time.Time{}
+	if f.urgent <= question {
+		f.urgent = 0
+	}
+	f.gapSince, f.behind = time.Time{}, time.Time{}
 	f.failures, f.status.LastError = 0, ""
 	f.authTime = h.IssuedAt
 	f.advance(now, h.AsOf)

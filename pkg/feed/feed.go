@@ -70,7 +70,7 @@ type Feed struct {
 	ring       wire.Keyring
 	position   position
 	clock      clock
-	urgent     bool
+	urgent     uint64 // the least question that will do; 0: nothing is urgent
 	gapSince   time.Time
 	live       time.Time // local time of the last live heartbeat that confirmed
 	foreignAt  time.Time
@@ -188,7 +188,7 @@ func (f *Feed) due(now time.Time) (wait time.Duration, due bool) {
 	_, timed := f.clock.at(f.reading(now))
 	gap := !f.gapSince.IsZero() && now.Sub(f.gapSince) > gapPatience
 	switch {
-	case !f.position.based(), f.urgent, gap, !timed, now.Sub(f.lastAsk) > refreshEvery:
+	case !f.position.based(), f.urgent > 0, gap, !timed, now.Sub(f.lastAsk) > refreshEvery:
 		return 0, true
 	case now.Sub(f.live) > heartbeatDue, !f.status.Connected:
 		if f.failures > 0 {
@@ -230,6 +230,13 @@ func (f *Feed) advance(now, asOf time.Time) {
 func (f *Feed) journal(at uint64, message []byte) {
 	f.state.message(at, message)
 	f.nextState.message(at, message)
+}
+
+// hurry has the authority asked at once, whatever question is under way. The caller
+// holds f.mu.
+func (f *Feed) hurry() {
+	f.urgent = f.position.questions + 1
+	f.poke()
 }
 
 // poke makes the loop look at once. It never blocks.

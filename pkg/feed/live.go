@@ -16,6 +16,7 @@ import (
 func (f *Feed) connect(live wire.Live) error {
 	f.mu.Lock()
 	f.connection++
+	f.status.Connected = false
 	this := f.connection
 	f.mu.Unlock()
 	options := []nats.Option{
@@ -66,8 +67,7 @@ func (f *Feed) connected(connection int, yes bool) {
 	}
 	f.status.Connected = yes
 	if yes {
-		f.urgent = true
-		f.poke()
+		f.hurry()
 	}
 }
 
@@ -144,8 +144,7 @@ func (f *Feed) message(at uint64, message []byte, opened wire.Opened, now time.T
 		f.apply(opened) // nothing new, unless the log was rolled back and nobody has noticed yet
 		return
 	case conflict:
-		f.urgent = true
-		f.poke()
+		f.hurry()
 	}
 	f.journal(at, message) // first: what has been refused once is refused after kill -9
 	f.apply(opened)
@@ -180,8 +179,7 @@ func (f *Feed) heartbeat(h wire.Heartbeat, now time.Time) {
 	case gap:
 		f.noteGap(now)
 	case conflict:
-		f.urgent = true
-		f.poke()
+		f.hurry()
 	case foreign:
 		f.foreigner(now)
 	}
@@ -191,8 +189,8 @@ func (f *Feed) heartbeat(h wire.Heartbeat, now time.Time) {
 // well be an old one that somebody kept.
 func (f *Feed) foreigner(now time.Time) {
 	if now.Sub(f.foreignAt) > foreignEvery {
-		f.foreignAt, f.urgent = now, true
-		f.poke()
+		f.foreignAt = now
+		f.hurry()
 	}
 }
 
