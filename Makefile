@@ -20,7 +20,7 @@ fuzz:            ## one fuzz target: make fuzz PKG=./internal/wire TARGET=FuzzOp
 	go test -run '^$$' -fuzz '^$(TARGET)$$' -fuzztime 60s $(PKG)
 
 bench:           ## every benchmark with its reference
-	go test -run '^$$' -bench . -benchtime 5x -count 5 ./internal/broadcast ./pkg/feed
+	go test -run '^$$' -bench . -benchtime 2x -count 5 ./internal/broadcast ./pkg/feed
 	go test -run '^$$' -bench . -count 5 ./pkg/denylist ./pkg/verifier
 
 interop:         ## other languages and a real identity provider (needs Node)
