@@ -229,6 +229,7 @@ func TestServeCutsUpgradedConnections(t *testing.T) {
 func TestServeCutsWhatDoesNotEnd(t *testing.T) {
 	bubble(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, func(t *testing.T, p *pipes, end func()) {
 		conn := p.dial(t, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		time.Sleep(time.Second) // until the request is with its handler
 		began := time.Now()
 		end()
 		if took := time.Since(began); took != Drain {
