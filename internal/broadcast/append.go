@@ -51,7 +51,7 @@ func (l *Log) Append(ctx context.Context, revocations ...denylist.Revocation) (u
 	}
 	select {
 	case l.queue <- r:
-	case <-l.closed:
+	case <-l.drained:
 		return 0, errClosing
 	case <-ctx.Done():
 		return 0, fmt.Errorf("queue a revocation: %w", context.Cause(ctx))
@@ -59,15 +59,12 @@ func (l *Log) Append(ctx context.Context, revocations ...denylist.Revocation) (u
 	select {
 	case a := <-r.answer:
 		return a.position, a.err
-	case <-l.closed:
-		// Queued after the last committer left, or answered this very moment.
+	case <-l.drained:
 		select {
 		case a := <-r.answer:
 			return a.position, a.err
-		case <-time.After(publishTimeout + maxGather):
+		default: // queued after the last batch had left
 			return 0, errClosing
-		case <-ctx.Done():
-			return 0, fmt.Errorf("wait for the log: %w", context.Cause(ctx))
 		}
 	case <-ctx.Done():
 		return 0, fmt.Errorf("wait for the log: %w", context.Cause(ctx))
@@ -75,9 +72,10 @@ func (l *Log) Append(ctx context.Context, revocations ...denylist.Revocation) (u
 }
 
 // holds reports whether the log is known to have all of a request already, and up
-// to where it was read: asked after the list, since that is filled first. Where it can't be told at once, the answer is no: storing
-// again is harmless, and a log in which nothing is stored again is quickly asked. The list tells, as long as it has been filled from this log alone; what
-// the follower has put there was on disk when it was handed out.
+// to where it was read. The list tells, as long as it has been filled from this log
+// alone: what the follower has put there was on disk when it was handed out. The
+// position is asked after the list, which is filled first. Where it can't be told at
+// once, the answer is no, since storing again is harmless.
 func (l *Log) holds(r *request) (position uint64, held bool) {
 	for _, e := range r.listed {
 		if !l.cfg.List.Has(e) {
@@ -155,6 +153,7 @@ func (l *Log) commit(ctx context.Context) {
 			held.answer <- answer{err: errClosing}
 		}
 		l.refuseQueued()
+		close(l.drained)
 	}()
 	for ctx.Err() == nil {
 		b = batch{}

@@ -62,7 +62,7 @@ type Log struct {
 	snapshots snapshotCache
 
 	closing atomic.Bool
-	closed  chan struct{} // by Close
+	drained chan struct{} // closed when no batch will follow
 
 	mu         sync.Mutex // guards the rest: what the follower knows
 	interrupt  context.CancelCauseFunc
@@ -119,7 +119,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	}
 	l := &Log{
 		cfg: cfg, log: cfg.Logger, now: cfg.Now, ring: wire.NewKeyring(cfg.Signer.Public()),
-		queue: make(chan *request, queueSize), changed: make(chan struct{}), closed: make(chan struct{}),
+		queue: make(chan *request, queueSize), changed: make(chan struct{}), drained: make(chan struct{}),
 		started: cfg.Now(),
 	}
 	var err error
@@ -185,7 +185,6 @@ func (l *Log) Close() error {
 	if !l.closing.CompareAndSwap(false, true) {
 		return nil
 	}
-	close(l.closed)
 	l.cancel()
 	l.wg.Wait()
 	l.nc.Close()

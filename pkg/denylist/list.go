@@ -138,7 +138,7 @@ func (l *List) match(t *Token) Verdict {
 				if falseHit {
 					l.falseHits.Add(1)
 				}
-				if hit && (cut == NoCutoff || !t.hasIAT || t.iat <= cut) {
+				if hit && t.iat <= cut {
 					return Verdict{Status: Revoked, Shape: shape, Digest: d}
 				}
 			}

@@ -27,8 +27,7 @@ type Claims struct {
 type Token struct {
 	issuer string
 	exp    int64
-	iat    int64 // meaningful where hasIAT
-	hasIAT bool
+	iat    int64 // where the token has none, the zero time's: before every cut-off
 	values map[string][]string
 	probes atomic.Pointer[[]probe]
 }
@@ -49,7 +48,7 @@ func NewToken(c Claims) (*Token, error) {
 		return nil, fmt.Errorf("a token needs an exp between 1970 and 9999")
 	}
 	t := &Token{
-		issuer: c.Issuer, exp: c.Expires.Unix(), iat: c.IssuedAt.Unix(), hasIAT: !c.IssuedAt.IsZero(),
+		issuer: c.Issuer, exp: c.Expires.Unix(), iat: c.IssuedAt.Unix(),
 		values: make(map[string][]string, len(c.Values)+2),
 	}
 	for name, v := range c.Values {
