@@ -32,7 +32,7 @@ var rules = map[string]struct {
 	"internal/sidecar":         {[]string{"pkg/denylist", "pkg/verifier"}, "one decision, many doors: doors render, the verifier decides"},
 	"internal/config":          {[]string{"internal/token", "pkg/denylist"}, "strict decoding for both commands; bounds, names and defaults come from those who apply them"},
 	"internal/archtest":        {nil, "looks from outside"},
-	"cmd/internal/cli":         {[]string{"internal/config"}, "what both commands' shells share"},
+	"cmd/internal/cli":         {[]string{"internal/config", "pkg/denylist"}, "what both commands' shells share"},
 	"cmd/authority":            {[]string{"cmd/authority/app"}, "main calls run"},
 	"cmd/sidecar":              {[]string{"cmd/sidecar/app"}, "main calls run"},
 	"cmd/authority/app": {[]string{"cmd/internal/cli", "internal/authority", "internal/broadcast", "internal/config", "internal/token",

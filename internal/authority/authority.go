@@ -38,7 +38,7 @@ type Log interface {
 	// Snapshot returns a reader of its own, at offset 0, over an encoded and signed
 	// snapshot. The bytes may be shared and don't change. A reader that is also an
 	// [io.Closer] is closed after use.
-	Snapshot(ctx context.Context) (io.ReadSeeker, error)
+	Snapshot(ctx context.Context) (io.ReadSeekCloser, error)
 	// Discovery returns the discovery document. Where Live.URL names an unspecified
 	// host (0.0.0.0, ::), verifiers are given the host that they asked at instead.
 	Discovery() (wire.Discovery, error)

@@ -60,9 +60,7 @@ func (a *Authority) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 		a.notNow(w, r, "snapshot", err)
 		return
 	}
-	if c, ok := snapshot.(io.Closer); ok {
-		defer c.Close()
-	}
+	defer func() { _ = snapshot.Close() }()
 	size, err := snapshot.Seek(0, io.SeekEnd)
 	if err == nil {
 		_, err = snapshot.Seek(0, io.SeekStart)
@@ -76,7 +74,7 @@ func (a *Authority) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", bytesType)
 	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
 	if r.Method != http.MethodHead {
-		_, _ = io.CopyN(out, snapshot, size) // a peer that left gets no more; its length shows it
+		out.copy(snapshot)
 	}
 }
 

@@ -280,7 +280,7 @@ type slow struct{}
 func (slow) Read([]byte) (int, error) { return 0, fmt.Errorf("read: %w", os.ErrDeadlineExceeded) }
 
 func TestSlowPeersAreCutOff(t *testing.T) {
-	a := newAuthority(t, &fakeLog{snapshot: make([]byte, 3*writePiece)})
+	a := newAuthority(t, &fakeLog{snapshot: make([]byte, 3*copyPiece)})
 	within := func(deadline time.Time, d time.Duration) bool {
 		left := time.Until(deadline)
 		return 0 < left && left <= d

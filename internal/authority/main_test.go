@@ -65,12 +65,16 @@ func (l *fakeLog) Page(ctx context.Context, after uint64, wait time.Duration, no
 	return l.page(ctx, after, wait, nonce)
 }
 
-func (l *fakeLog) Snapshot(context.Context) (io.ReadSeeker, error) {
+func (l *fakeLog) Snapshot(context.Context) (io.ReadSeekCloser, error) {
 	if l.snapshot == nil {
 		return nil, errors.New("no snapshot yet")
 	}
-	return bytes.NewReader(l.snapshot), nil
+	return content{bytes.NewReader(l.snapshot)}, nil
 }
+
+type content struct{ *bytes.Reader }
+
+func (content) Close() error { return nil }
 
 func (l *fakeLog) Discovery() (wire.Discovery, error) { return l.discovery, l.err }
 func (l *fakeLog) Ready() error                       { return l.ready }

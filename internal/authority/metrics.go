@@ -2,6 +2,7 @@ package authority
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"strconv"
 
@@ -74,6 +75,12 @@ func (w *statusWriter) WriteHeader(status int) {
 func (w *statusWriter) Write(p []byte) (int, error) {
 	w.wrote = true
 	return w.ResponseWriter.Write(p)
+}
+
+// ReadFrom lets a file go out without passing through this process.
+func (w *statusWriter) ReadFrom(r io.Reader) (int64, error) {
+	w.wrote = true
+	return io.Copy(w.ResponseWriter, r)
 }
 
 // Unwrap lets [http.ResponseController] reach deadlines and flushing.

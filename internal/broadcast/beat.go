@@ -20,7 +20,7 @@ func (l *Log) beat(ctx context.Context) {
 	var marked time.Time
 	for {
 		now := l.now()
-		mark := l.cfg.External != nil || now.Sub(marked) >= markEvery
+		mark := l.markDue.Swap(false) || l.cfg.External != nil || now.Sub(marked) >= markEvery
 		if mark {
 			marked = now
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,10 +36,12 @@ type Config struct {
 	// MaxLifetime is the longest lifetime of a token of any issuer: the log keeps
 	// messages that long, and an hour more.
 	MaxLifetime time.Duration
-	MaxBytes    int64          // of the stream; DefaultMaxBytes where 0
-	List        *denylist.List // kept in step with the log
-	Logger      *slog.Logger
-	Now         func() time.Time // time.Now where nil
+	MaxBytes    int64 // of the stream; DefaultMaxBytes where 0
+	// SnapshotFile keeps the newest snapshot over restarts; empty: none is kept.
+	SnapshotFile string
+	List         *denylist.List // kept in step with the log
+	Logger       *slog.Logger
+	Now          func() time.Time // time.Now where nil
 }
 
 // Log is the durable log. Safe for concurrent use.
@@ -59,7 +62,9 @@ type Log struct {
 	own       sync.Map // wire.Hash to []denylist.Entry: batches of this process that the follower has yet to meet
 	counters  counters
 	failing   atomic.Pointer[error] // the last publish's error, nil after a success
-	snapshots snapshotCache
+	snapshots snapshots
+	markDue   atomic.Bool // the next heartbeat is to be a mark too
+	scratch   string      // a directory to be removed
 
 	closing atomic.Bool
 	drained chan struct{} // closed when no batch will follow
@@ -73,8 +78,11 @@ type Log struct {
 	mistrusted time.Time
 	since      uint64 // the chain starts here, since what came before was lost; usually 0
 	epoch      string
-	track      *wire.Track // nil until the stream was found
-	caught     bool        // the follower has reached what was the end when it started
+	track      *wire.Track      // nil until the stream was found
+	unproven   bool             // track is as a snapshot file has it, and the log has not confirmed it yet
+	unsaved    []denylist.Entry // told since the last snapshot
+	unsavedMax int
+	caught     bool // the follower has reached what was the end when it started
 	asOf       time.Time
 	recent     recent
 	changed    chan struct{} // closed and replaced when track moves
@@ -97,7 +105,8 @@ type Stats struct {
 	Alarms           uint64 // the stream was lost, rolled back or altered
 	RejectedMessages uint64 // in the stream, without our signature
 	ServerRestarts   uint64 // of the embedded server, to recover from a full disk
-	SnapshotBytes    int
+	SnapshotEntries  int
+	SnapshotBytes    int64
 	SnapshotAt       time.Time
 	SnapshotDuration time.Duration
 }
@@ -120,8 +129,9 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 	l := &Log{
 		cfg: cfg, log: cfg.Logger, now: cfg.Now, ring: wire.NewKeyring(cfg.Signer.Public()),
 		queue: make(chan *request, queueSize), changed: make(chan struct{}), drained: make(chan struct{}),
-		started: cfg.Now(),
+		started: cfg.Now(), unsavedMax: maxUnsaved,
 	}
+	l.snapshots.full = make(chan struct{}, 1)
 	var err error
 	if cfg.Embedded != nil {
 		if l.server, err = startEmbedded(*cfg.Embedded, cfg.Signer, cfg.MaxBytes, cfg.Logger); err != nil {
@@ -141,8 +151,14 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		l.server.stop()
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
+	if err := l.prepare(); err != nil {
+		l.nc.Close()
+		l.server.stop()
+		return nil, err
+	}
 	run, cancel := context.WithCancel(context.Background())
 	l.cancel = cancel
+	l.wg.Go(func() { l.save(run) })
 	l.wg.Go(func() { l.follow(run) })
 	l.wg.Go(func() { l.commit(run) })
 	err = l.await(ctx, func() bool { return l.caught || l.foreign != nil })
@@ -189,6 +205,9 @@ func (l *Log) Close() error {
 	l.wg.Wait()
 	l.nc.Close()
 	l.server.stop()
+	if l.scratch != "" {
+		_ = os.RemoveAll(l.scratch)
+	}
 	return nil
 }
 
@@ -246,7 +265,8 @@ func (l *Log) Stats() Stats {
 		Heartbeats: c.heartbeats.Load(), Alarms: c.alarms.Load(), RejectedMessages: c.rejected.Load(),
 		ServerRestarts: c.serverRestarts.Load(),
 	}
-	l.snapshots.stats(&st)
+	last := l.snapshots.current()
+	st.SnapshotEntries, st.SnapshotBytes, st.SnapshotAt, st.SnapshotDuration = last.entries, last.bytes, last.IssuedAt, last.took
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st.Epoch, st.AsOf = l.epoch, l.asOf

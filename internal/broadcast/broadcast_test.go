@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"testing"
@@ -138,6 +137,29 @@ func TestDurableAppendIsInTheLogAfterARestart(t *testing.T) {
 	}
 }
 
+// snapshot reads the log's snapshot as a verifier does.
+func (l testLog) snapshot(t *testing.T) (wire.Snapshot, *denylist.List) {
+	t.Helper()
+	file, err := l.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = file.Close() }()
+	snapshot, sections, err := l.ring.ReadSnapshot(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := denylist.New()
+	for s, err := range sections {
+		if err != nil {
+			t.Fatal(err)
+		}
+		list.AddSection(s)
+	}
+	list.Advance(time.Now())
+	return snapshot, list
+}
+
 func TestSnapshotHoldsTheList(t *testing.T) {
 	l := open(t, t.TempDir())
 	r := revocation("x")
@@ -147,19 +169,7 @@ func TestSnapshotHoldsTheList(t *testing.T) {
 	if err := l.await(t.Context(), func() bool { return l.track.Position() >= l.lastAcked }); err != nil {
 		t.Fatal(err)
 	}
-	content, err := l.Snapshot(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, _ := io.ReadAll(content)
-	snapshot, err := l.ring.ReadSnapshot(bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := denylist.New()
-	for _, s := range snapshot.Sections {
-		copied.AddSection(s)
-	}
+	snapshot, copied := l.snapshot(t)
 	if v := copied.Check(presented(t, r), time.Now()); v.Status != denylist.Revoked {
 		t.Errorf("verdict %+v", v)
 	}

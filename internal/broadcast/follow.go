@@ -61,6 +61,10 @@ var errForeign = errors.New("this log is not ours")
 func (l *Log) startOver(why error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.startOverLocked(why)
+}
+
+func (l *Log) startOverLocked(why error) {
 	l.anew, l.caught = true, false
 	l.interrupt(why)
 	l.notify()
@@ -89,7 +93,9 @@ func (l *Log) followOnce(ctx context.Context) error {
 	defer messages.Stop()
 	r := replay{log: l, until: info.State.LastSeq, started: l.now()}
 	if next > r.until || consumer.CachedInfo().NumPending == 0 {
-		r.finish()
+		if err := r.finish(); err != nil {
+			return err
+		}
 	}
 	for {
 		m, err := messages.Next(jetstream.NextContext(ctx)) // Stop can miss it while it resets
@@ -199,14 +205,18 @@ func (l *Log) takeUp(stream jetstream.Stream, info *jetstream.StreamInfo) (next 
 		info.State.LastSeq >= l.track.Position() && info.State.FirstSeq <= l.track.Position()+1 {
 		return l.track.Position() + 1
 	}
-	if l.track != nil {
+	switch {
+	case l.track == nil:
+	case l.unproven && epoch == l.epoch:
+		l.log.Warn("reading the whole log")
+	default:
 		l.counters.alarms.Add(1)
 		l.log.Error("ALARM: the stream may not be what it was; starting over from what it has now",
 			"epoch_was", l.epoch, "epoch", epoch, "position_was", l.track.Position(), "position", info.State.LastSeq)
 	}
 	l.generation++
 	l.epoch, l.track, l.asOf, l.caught, l.anew = epoch, nil, time.Time{}, false, false
-	l.recent, l.since, l.lastAcked, l.adding = recent{}, 0, 0, 0
+	l.recent, l.since, l.lastAcked, l.adding, l.unproven = recent{}, 0, 0, 0, false
 	l.own.Clear()
 	first := max(info.State.FirstSeq, 1)
 	if first == 1 || info.State.Msgs == 0 {
@@ -236,20 +246,21 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, meta *jetstr
 	l.mu.Unlock()
 	var opened wire.Opened
 	var err error
+	var entries []denylist.Entry
 	if listed, ours := l.own.LoadAndDelete(hash); ours { // signed and encoded here, a moment ago
-		l.cfg.List.Add(listed.([]denylist.Entry)...)
+		entries = listed.([]denylist.Entry)
 	} else if opened, err = l.ring.Open(message); err != nil {
 		// It is part of the chain all the same: the chain is over what the stream holds.
 		l.counters.rejected.Add(1)
 		l.log.Error("the log holds a message that is not an authority's", "position", position, "error", err)
 	}
 	if b := opened.Batch; b != nil {
-		entries := make([]denylist.Entry, len(b.Entries))
+		entries = make([]denylist.Entry, len(b.Entries))
 		for i, e := range b.Entries {
 			entries[i] = e.Entry()
 		}
-		l.cfg.List.Add(entries...)
 	}
+	l.cfg.List.Add(entries...)
 	if epoch, ours := opened.Epoch(), l.currentEpoch(); epoch != "" && epoch != ours {
 		// Kept by somebody, or by an authority that was late to notice; or the stream was
 		// made anew under us.
@@ -259,6 +270,7 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, meta *jetstr
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.tell(entries)
 	if l.track == nil {
 		if r.first == 0 {
 			r.first = position
@@ -299,7 +311,12 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, meta *jetstr
 		}
 		l.track.Append(hash)
 		if h := opened.Heartbeat; h != nil && h.Epoch == l.epoch {
-			if chain, ok := l.track.At(h.Position); ok && chain != h.Chain {
+			switch chain, ok := l.track.At(h.Position); {
+			case ok && chain == h.Chain:
+				l.unproven = false
+			case ok && l.unproven:
+				return l.disproved("a mark in the log does not fit the snapshot of the last run")
+			case ok:
 				l.counters.alarms.Add(1)
 				l.log.Error("ALARM: a mark in the log does not fit what came before it", "position", position)
 				if now := l.now(); position > r.until && now.Sub(l.mistrusted) > mistrustEvery {
@@ -314,7 +331,9 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, meta *jetstr
 	}
 	l.recent.add(wire.Record{Position: position, Message: message})
 	if l.track != nil && (position >= r.until || meta.NumPending == 0) {
-		r.finishLocked()
+		if err := r.finishLocked(); err != nil {
+			return err
+		}
 	} else if now := l.now(); now.Sub(r.started) > progressEvery && now.Sub(r.reported) > progressEvery {
 		r.reported = now
 		l.log.Info("reading the log", "position", position, "of", r.until)
@@ -328,14 +347,26 @@ func (l *Log) alarmHole(from, to uint64) {
 	l.log.Error("ALARM: the log has lost messages", "from", from, "to", to-1)
 }
 
-func (r *replay) finish() {
+func (r *replay) finish() error {
 	r.log.mu.Lock()
 	defer r.log.mu.Unlock()
-	r.finishLocked()
-	r.log.notify()
+	defer r.log.notify()
+	return r.finishLocked()
 }
 
-func (r *replay) finishLocked() { r.log.caught = r.log.track != nil && !r.log.anew }
+func (r *replay) finishLocked() error {
+	if r.log.unproven {
+		return r.log.disproved("no mark in the log has confirmed the snapshot of the last run")
+	}
+	r.log.caught = r.log.track != nil && !r.log.anew
+	return nil
+}
+
+// disproved has the whole log read. The caller holds l.mu.
+func (l *Log) disproved(why string) error {
+	l.anew = true
+	return errors.New(why)
+}
 
 // recent keeps the newest messages in memory, so that verifiers that ask for them
 // don't each cost reads of the stream, and repairs go on without NATS.

@@ -1,12 +1,9 @@
 package broadcast
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -18,7 +15,7 @@ const (
 	maxPageRecords = 4096
 	pageTimeout    = 5 * time.Second
 	pageBudget     = 500 * time.Millisecond
-	snapshotAge    = time.Second // how long a snapshot is served before a newer one is made
+	settleTimeout  = 200 * time.Millisecond
 )
 
 var errReading = errors.New("reading the log")
@@ -36,6 +33,7 @@ func (l *Log) Page(ctx context.Context, after uint64, wait time.Duration, nonce 
 			return nil, err
 		}
 	}
+	l.settle(ctx)
 	l.mu.Lock()
 	if !l.caught {
 		l.mu.Unlock()
@@ -68,6 +66,15 @@ func (l *Log) Page(ctx context.Context, after uint64, wait time.Duration, nonce 
 	return wire.AppendPage(page, heartbeat), nil
 }
 
+// settle waits a moment for the follower to reach what has been acknowledged, so that
+// who asks after a revoke call was answered is told of it. Where it can't, the
+// heartbeat's AsOf says so.
+func (l *Log) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	_ = l.await(ctx, func() bool { return l.caught && l.track.Position() >= l.lastAcked })
+}
+
 func fromStream(ctx context.Context, stream jetstream.Stream, after, end uint64) (records []wire.Record, err error) {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
@@ -97,51 +104,4 @@ func fromStream(ctx context.Context, stream jetstream.Stream, after, end uint64)
 		size += len(m.Data)
 	}
 	return records, nil
-}
-
-// snapshotCache holds the newest snapshot, built once for everyone who asks.
-type snapshotCache struct {
-	mu       sync.Mutex
-	epoch    string
-	position uint64
-	chain    wire.Chain
-	read     uint64 // the generation of the log
-	at       time.Time
-	took     time.Duration
-	content  []byte
-}
-
-func (c *snapshotCache) stats(st *Stats) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	st.SnapshotBytes, st.SnapshotAt, st.SnapshotDuration = len(c.content), c.at, c.took
-}
-
-// Snapshot returns an encoded, signed snapshot at most a second old, or older
-// where nothing has changed since.
-func (l *Log) Snapshot(context.Context) (io.ReadSeeker, error) {
-	c := &l.snapshots
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	// The state first, then the list: a list that is further than the position says
-	// is harmless, one that is behind would lose revocations.
-	h, err := l.state()
-	if err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	generation := l.generation
-	l.mu.Unlock()
-	age := h.IssuedAt.Sub(c.at)
-	fresh := c.read == generation && (c.chain == h.Chain || c.epoch == h.Epoch && c.position < h.Position && 0 <= age && age < snapshotAge)
-	if c.content == nil || !fresh {
-		var b bytes.Buffer
-		snapshot := wire.Snapshot{Epoch: h.Epoch, Position: h.Position, Chain: h.Chain, IssuedAt: h.IssuedAt}
-		if err := l.cfg.Signer.WriteSnapshot(&b, snapshot, l.cfg.List.Sections()); err != nil {
-			return nil, err
-		}
-		c.content, c.epoch, c.position, c.chain, c.at, c.read = b.Bytes(), h.Epoch, h.Position, h.Chain, h.IssuedAt, generation
-		c.took = l.now().Sub(h.IssuedAt)
-	}
-	return bytes.NewReader(c.content), nil
 }

@@ -1,7 +1,6 @@
 package broadcast
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -341,14 +340,7 @@ func TestDurableALogThatLostMessagesIsTakenUpWithAnAlarm(t *testing.T) {
 	if _, err := again.Page(t.Context(), 1, 0, "n"); !errors.Is(err, wire.ErrGone) {
 		t.Errorf("a page from before the hole: %v", err)
 	}
-	content, err := again.Snapshot(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot, err := again.ring.ReadSnapshot(content)
-	if err != nil {
-		t.Fatal(err)
-	}
+	snapshot, _ := again.snapshot(t)
 	again.page(t, snapshot.Position, snapshot.Chain) // and from there on it holds together
 }
 
@@ -366,24 +358,8 @@ func TestBoundedAClockThatJumpsAheadAndBackDropsNothing(t *testing.T) {
 	}
 	ahead.Store(0)
 	l.knows(t, early, l.store(t, "late"))
-	content, err := l.Snapshot(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(content)
-	if err != nil {
-		t.Fatal(err)
-	}
-	snapshot, err := l.ring.ReadSnapshot(bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	entries := 0
-	for _, s := range snapshot.Sections {
-		entries += len(s.Digests)
-	}
-	if entries != 2 {
-		t.Errorf("%d of 2 revocations in the snapshot", entries)
+	if _, list := l.snapshot(t); list.Stats().Entries != 2 {
+		t.Errorf("%d of 2 revocations in the snapshot", list.Stats().Entries)
 	}
 }
 

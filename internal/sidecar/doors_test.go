@@ -80,7 +80,7 @@ func TestCheckListener(t *testing.T) {
 			}
 		}
 	}
-	shows("revcast_list_staleness_seconds +Inf", "revcast_list_entries 0",
+	shows("revcast_list_staleness_seconds +Inf",
 		`revcast_decisions_total{outcome="refused",reason="revoked"} 7`,
 		`revcast_signature_cache_lookups_total{result="hit"} 2`,
 		`revcast_issuer_keys{issuer="https://idp.example"} 3`,

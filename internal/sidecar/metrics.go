@@ -17,17 +17,13 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 var (
 	listStaleness = describe("list_staleness_seconds",
 		"How long ago the list was complete, as of this scrape; +Inf while it has never been.")
-	listEntries   = describe("list_entries", "Live revocations in the list.")
-	listShapes    = describe("list_shapes", "Tuples of claims that live revocations select by.")
-	listWindows   = describe("list_windows", "Expiry windows that hold entries.")
-	listFalseHits = describe("list_false_hits_total", "Filter hits that the exact set did not confirm.")
-	decisions     = describe("decisions_total", "Decisions on requests.", "outcome", "reason")
-	cacheLookups  = describe("signature_cache_lookups_total", "Lookups in the cache of verified signatures.", "result")
-	issuerKeys    = describe("issuer_keys", "Usable signing keys of an issuer.", "issuer")
-	issuerFailed  = describe("issuer_keys_fetch_failed", "1 where the last fetch of an issuer's keys failed.", "issuer")
+	decisions    = describe("decisions_total", "Decisions on requests.", "outcome", "reason")
+	cacheLookups = describe("signature_cache_lookups_total", "Lookups in the cache of verified signatures.", "result")
+	issuerKeys   = describe("issuer_keys", "Usable signing keys of an issuer.", "issuer")
+	issuerFailed = describe("issuer_keys_fetch_failed", "1 where the last fetch of an issuer's keys failed.", "issuer")
 )
 
-// Collector reports a list and a verifier to Prometheus, as they are at the scrape.
+// Collector reports a list's age and a verifier to Prometheus, as they are at the scrape.
 type Collector struct {
 	List     *denylist.List
 	Verifier interface{ Stats() verifier.Stats }
@@ -37,7 +33,7 @@ type Collector struct {
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		listStaleness, listEntries, listShapes, listWindows, listFalseHits, decisions, cacheLookups, issuerKeys, issuerFailed,
+		listStaleness, decisions, cacheLookups, issuerKeys, issuerFailed,
 	} {
 		ch <- d
 	}
@@ -63,12 +59,6 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 		staleness = age.Seconds()
 	}
 	gauge(listStaleness, staleness)
-	list := c.List.Stats()
-	gauge(listEntries, float64(list.Entries))
-	gauge(listShapes, float64(len(list.Shapes)))
-	gauge(listWindows, float64(list.Windows))
-	counter(listFalseHits, list.FalseHits)
-
 	st := c.Verifier.Stats()
 	for _, d := range st.Decisions {
 		counter(decisions, d.Count, d.Outcome.String(), string(d.Reason))

@@ -12,10 +12,12 @@
 //
 // Invariants:
 //
-//   - Nothing is decoded before its signature holds, but a snapshot, whose sections
-//     are returned only after it does.
+//   - Nothing is decoded before its signature holds, but a snapshot, which is
+//     signed at its end: none of its sections counts before the last has come.
 //   - Decoding is strict: an unknown version or member, a doubled name, trailing
 //     bytes or an entry that breaks a rule of denylist is an error for the whole.
-//   - Allocation is bounded by the bytes that arrived, not by the counts they claim.
+//   - Allocation is bounded by the bytes that arrived and one section or message,
+//     not by the counts they claim.
+//   - A snapshot's sections are canonical: the same entries are the same bytes.
 //   - A message is read in one way: encoding what was decoded gives the same entries.
 package wire

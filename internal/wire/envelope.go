@@ -10,7 +10,7 @@ import (
 	"fmt"
 )
 
-// Version is the version of every format of this package.
+// Version is the version of every format of this package but the snapshot.
 const Version = 1
 
 // Kind says what a signed message holds.
@@ -136,17 +136,15 @@ func (ring Keyring) verify(id KeyID, kind Kind, payload, signature []byte) error
 	return nil
 }
 
-// open checks a message's signature and returns its kind and payload.
-func (ring Keyring) open(message []byte) (Kind, []byte, error) {
+// parse takes a message apart, without a look at its signature.
+func parse(message []byte) (Kind, []byte, error) {
 	if len(message) < headSize || len(message) > MaxMessage || string(message[:len(magic)]) != magic {
 		return 0, nil, fmt.Errorf("%w: not a message", ErrFormat)
 	}
 	if v := message[len(magic)]; v != Version {
 		return 0, nil, fmt.Errorf("%w: version %d is not known here", ErrFormat, v)
 	}
-	kind, payload := Kind(message[kindAt]), message[headSize:]
-	err := ring.verify(KeyID(message[keyIDAt:signatureAt]), kind, payload, message[signatureAt:headSize])
-	return kind, payload, err
+	return Kind(message[kindAt]), message[headSize:], nil
 }
 
 // Opened is a message whose signature holds: one of its fields is set.
@@ -168,10 +166,27 @@ func (o Opened) Epoch() string {
 
 // Open checks and decodes a batch, a mark or a heartbeat.
 func (ring Keyring) Open(message []byte) (Opened, error) {
-	kind, payload, err := ring.open(message)
+	kind, payload, err := parse(message)
 	if err != nil {
 		return Opened{}, err
 	}
+	if err := ring.verify(KeyID(message[keyIDAt:signatureAt]), kind, payload, message[signatureAt:headSize]); err != nil {
+		return Opened{}, err
+	}
+	return decode(kind, payload)
+}
+
+// Reopen decodes a message that was opened before, and kept where nobody else
+// writes.
+func Reopen(message []byte) (Opened, error) {
+	kind, payload, err := parse(message)
+	if err != nil {
+		return Opened{}, err
+	}
+	return decode(kind, payload)
+}
+
+func decode(kind Kind, payload []byte) (Opened, error) {
 	switch kind {
 	case KindBatch:
 		b, err := decodeBatch(payload)

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/revcast/revcast/pkg/denylist"
 )
 
 // fuzzTargets are the fuzz targets of this package, by the names of their
@@ -135,35 +137,41 @@ func checkOpen(t testing.TB, b []byte) bool {
 
 func snapshotSeeds(t testing.TB) [][]byte {
 	seeds := [][]byte{
-		snapshotBody(writeSnapshot(t, testSigner, smallSnapshot())),
-		snapshotBody(writeSnapshot(t, testSigner, Snapshot{Epoch: testEpoch, IssuedAt: testNow})),
+		snapshotBody(writeSnapshot(t, testSigner, smallSnapshot, smallEntries()...)),
+		snapshotBody(writeSnapshot(t, testSigner, smallSnapshot)),
+		snapshotBody(writeSnapshot(t, testSigner, smallSnapshot, numberedEntries(full+1)...)),
 		nil,
 	}
 	for _, c := range badSections {
-		seeds = append(seeds, slices.Concat(snapshotHead(Version, goodHeader), c.content))
+		seeds = append(seeds, slices.Concat(snapshotHead(snapshotVersion, goodHeader), c.content))
 	}
 	return seeds
 }
 
 func checkSnapshot(t testing.TB, b []byte) bool {
-	if snap, err := testRing.ReadSnapshot(bytes.NewReader(b)); err == nil {
+	if snap, _, err := readSnapshot(t, bytes.NewReader(b)); err == nil {
 		t.Fatalf("read without a signature: %+v", snap)
 	}
-	snap, err := testRing.ReadSnapshot(bytes.NewReader(signSnapshot(testSigner, b)))
+	snap, sections, err := readSnapshot(t, bytes.NewReader(signSnapshot(testSigner, b)))
 	if err != nil {
-		if snap != nil {
-			t.Fatalf("refused, and yet read: %+v", snap)
-		}
 		return false
 	}
-	written := writeSnapshot(t, testSigner, *snap)
-	again, err := testRing.ReadSnapshot(bytes.NewReader(written))
-	if err != nil || !reflect.DeepEqual(again, snap) {
+	var written bytes.Buffer
+	if err := testSigner.WriteSnapshot(&written, snap, sequence(nil, sections...)); err != nil {
+		t.Fatalf("%+v can be read, but not written: %v", snap, err)
+	}
+	again, sectionsAgain, err := readSnapshot(t, bytes.NewReader(written.Bytes()))
+	if err != nil || again != snap || !reflect.DeepEqual(sectionsAgain, sections) {
 		t.Fatalf("%+v is read again as %+v, %v", snap, again, err)
 	}
 	// Its header is JSON and has many spellings. What follows has one.
-	if !bytes.Equal(behindHeader(b), behindHeader(snapshotBody(written))) {
-		t.Fatalf("sections %x are written as %x", behindHeader(b), behindHeader(snapshotBody(written)))
+	if !bytes.Equal(behindHeader(b), behindHeader(snapshotBody(written.Bytes()))) {
+		t.Fatalf("sections %x are written as %x", behindHeader(b), behindHeader(snapshotBody(written.Bytes())))
+	}
+	// The same entries have no other sections.
+	var sorted bytes.Buffer
+	if err := WriteSections(&sorted, denylist.Sections(entriesOf(sections))); err != nil || !bytes.Equal(sorted.Bytes(), behindHeader(b)) {
+		t.Fatalf("sections %x are %x when sorted anew, %v", behindHeader(b), sorted.Bytes(), err)
 	}
 	return true
 }

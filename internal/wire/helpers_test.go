@@ -3,6 +3,9 @@ package wire
 import (
 	"bytes"
 	"crypto/ed25519"
+	"io"
+	"iter"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -61,13 +64,65 @@ func sealHeartbeat(t testing.TB, h Heartbeat) []byte {
 	return m
 }
 
-func writeSnapshot(t testing.TB, s Signer, snap Snapshot) []byte {
+func writeSnapshot(t testing.TB, s Signer, snap Snapshot, entries ...denylist.Entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := s.WriteSnapshot(&b, snap, slices.Values(snap.Sections)); err != nil {
+	if err := s.WriteSnapshot(&b, snap, denylist.Sections(entries)); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// readSnapshot reads a snapshot to its end. Where it errs, what came before counts
+// for nothing, and is returned for those who want to look at it.
+func readSnapshot(t testing.TB, r io.Reader) (Snapshot, []denylist.Section, error) {
+	t.Helper()
+	snap, sections, err := testRing.ReadSnapshot(r)
+	if err != nil {
+		if snap != (Snapshot{}) || sections != nil {
+			t.Fatalf("refused, and yet read: %+v", snap)
+		}
+		return snap, nil, err
+	}
+	all, err := collect(t, sections)
+	return snap, all, err
+}
+
+// collect keeps a sequence's sections, and the error that it ends with.
+func collect(t testing.TB, sections iter.Seq2[denylist.Section, error]) (all []denylist.Section, last error) {
+	t.Helper()
+	for s, err := range sections {
+		switch {
+		case last != nil:
+			t.Fatalf("%+v, %v after its error, %v", s, err, last)
+		case err != nil && !reflect.DeepEqual(s, denylist.Section{}):
+			t.Fatalf("%+v with an error, %v", s, err)
+		case err == nil:
+			all = append(all, kept(s))
+		}
+		last = err
+	}
+	return all, last
+}
+
+// kept is a section that stays good.
+func kept(s denylist.Section) denylist.Section {
+	s.Digests, s.Cuts = slices.Clone(s.Digests), append([]denylist.Cut(nil), s.Cuts...)
+	return s
+}
+
+// sequence yields sections, then an error where there is one.
+func sequence(err error, sections ...denylist.Section) iter.Seq2[denylist.Section, error] {
+	return func(yield func(denylist.Section, error) bool) {
+		for _, s := range sections {
+			if !yield(s, nil) {
+				return
+			}
+		}
+		if err != nil {
+			yield(denylist.Section{}, err)
+		}
+	}
 }
 
 // signSnapshot signs bytes that stand where a snapshot's header and sections do.

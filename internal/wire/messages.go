@@ -32,7 +32,8 @@ const (
 	maxNonce        = 64
 	maxBatchEntries = 16 << 10
 	microsPerSecond = int64(time.Second / time.Microsecond)
-	maxUnixMicro    = 253402300799 * microsPerSecond
+	maxUnix         = 253402300799 // the year 9999 ends
+	maxUnixMicro    = maxUnix * microsPerSecond
 )
 
 // Chain is a running hash over the log: every message up to a position, in order.
@@ -170,7 +171,7 @@ func decodeBatch(payload []byte) (*Batch, error) {
 	if err := strict(payload, &j); err != nil {
 		return nil, fmt.Errorf("%w: batch: %w", ErrFormat, err)
 	}
-	if err := checkHead(j.Version, j.Epoch, j.IssuedAt); err != nil {
+	if err := checkHead(j.Version, Version, j.Epoch, j.IssuedAt); err != nil {
 		return nil, fmt.Errorf("%w: batch: %w", ErrFormat, err)
 	}
 	if j.Entries == nil {
@@ -247,7 +248,7 @@ func decodeHeartbeat(payload []byte) (*Heartbeat, error) {
 	if err := strict(payload, &j); err != nil {
 		return nil, fmt.Errorf("%w: heartbeat: %w", ErrFormat, err)
 	}
-	err := checkHead(j.Version, j.Epoch, j.IssuedAt)
+	err := checkHead(j.Version, Version, j.Epoch, j.IssuedAt)
 	switch {
 	case err != nil:
 	case j.Position == nil || j.Chain == nil:
@@ -263,9 +264,9 @@ func decodeHeartbeat(payload []byte) (*Heartbeat, error) {
 	return &Heartbeat{j.Epoch, *j.Position, *j.Chain, time.UnixMicro(j.AsOf), time.UnixMicro(j.IssuedAt), j.Nonce}, nil
 }
 
-func checkHead(version int, epoch string, issuedAt int64) error {
+func checkHead(version, known int, epoch string, issuedAt int64) error {
 	switch {
-	case version != Version:
+	case version != known:
 		return fmt.Errorf("version %d is not known here", version)
 	case epoch == "" || len(epoch) > maxEpoch:
 		return fmt.Errorf("an epoch is 1 to %d bytes", maxEpoch)

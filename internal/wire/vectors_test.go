@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -23,7 +24,7 @@ import (
 
 // The vectors are made here and nowhere else: go test ./internal/wire -run
 // TestVectorsAreWhatTheCodeWrites -update. testdata/README.md describes them.
-var update = flag.Bool("update", false, "write testdata/vectors.json, snapshot.bin and page.bin anew")
+var update = flag.Bool("update", false, "write testdata anew")
 
 type vectors struct {
 	PublicKey string `json:"public_key"`
@@ -34,6 +35,7 @@ type vectors struct {
 	Messages []messageVector `json:"messages"`
 	Chain    chainVector     `json:"chain"`
 	Snapshot snapshotVector  `json:"snapshot"`
+	Large    largeVector     `json:"large"`
 	Page     pageVector      `json:"page"`
 	Tokens   []tokenVector   `json:"tokens"`
 	Bad      []badVector     `json:"bad"`
@@ -112,6 +114,15 @@ type sectionVector struct {
 type cutVector struct {
 	Cutoff  *int64 `json:"cutoff"` // null: 2^63-1, which denies all
 	Expires int64  `json:"expires"`
+}
+
+// largeVector is a snapshot of one shape and window. Its digests are the numbers
+// from 1 on.
+type largeVector struct {
+	File   string   `json:"file"`
+	Shape  []string `json:"shape"`
+	Window int64    `json:"window"`
+	Count  int      `json:"count"`
 }
 
 type pageVector struct {
@@ -227,7 +238,7 @@ func signingInput(kid, claims string) string {
 }
 
 type madeVectors struct {
-	json, snapshot, page []byte
+	json, snapshot, large, page []byte
 }
 
 func makeVectors(t *testing.T) madeVectors {
@@ -306,31 +317,23 @@ func makeVectors(t *testing.T) madeVectors {
 	add("second", 2, sealEntries(t, at(1), second...))
 	add("mark", 3, sealHeartbeat(t, Heartbeat{testEpoch, 2, track.Chain(), at(1), at(2), ""}))
 	add("by-a-stranger", 4, stranger.SealBatch(testEpoch, at(3), nil))
-	list := denylist.New()
+	var held []denylist.Entry
 	for _, r := range slices.Concat(first, second) {
-		list.Add(r.Entry())
+		held = append(held, r.Entry())
 	}
-	snap := Snapshot{testEpoch, 4, track.Chain(), at(10), slices.Collect(list.Sections())}
+	snap := Snapshot{testEpoch, 4, track.Chain(), at(10)}
 	add("third", 5, sealEntries(t, at(20), third...))
 	add("rubbish", 6, []byte("not a message at all"))
 	add("heartbeat", 0, sealHeartbeat(t, Heartbeat{testEpoch, 6, track.Chain(), at(30), at(31), ""}))
 
-	out := madeVectors{snapshot: writeSnapshot(t, testSigner, snap)}
+	out := madeVectors{snapshot: writeSnapshot(t, testSigner, snap, held...)}
 	v.Snapshot = snapshotVector{"snapshot.bin", snap.Epoch, snap.Position, snap.Chain, snap.IssuedAt.UnixMicro(), nil}
-	for _, s := range snap.Sections {
-		d := sectionVector{Shape: names(s.Shape), Window: s.Window}
-		for i := range s.Digests {
-			d.Digests = append(d.Digests, hexDigest(s.Digests[i]))
-			if s.Window == 0 {
-				cut := cutVector{Expires: s.Cuts[i].Expires}
-				if s.Cuts[i].Cutoff != denylist.NoCutoff {
-					cut.Cutoff = &s.Cuts[i].Cutoff
-				}
-				d.Cuts = append(d.Cuts, cut)
-			}
-		}
-		v.Snapshot.Sections = append(v.Snapshot.Sections, d)
+	for s := range denylist.Sections(held) {
+		v.Snapshot.Sections = append(v.Snapshot.Sections, describeSection(s))
 	}
+
+	v.Large = largeVector{"large.bin", []string{"jti"}, 600, denylist.SectionSize + 1}
+	out.large = writeSnapshot(t, testSigner, snap, numberedEntries(v.Large.Count)...)
 
 	answer := Heartbeat{testEpoch, 6, track.Chain(), at(32), at(32), vectorNonce}
 	records := AppendRecord(nil, Record{5, log["third"]})
@@ -366,7 +369,7 @@ func makeVectors(t *testing.T) madeVectors {
 	}
 
 	v.Bad = append(v.Bad, badMessages(log["first"], log["heartbeat"])...)
-	v.Bad = append(v.Bad, badSnapshots(t, out.snapshot, snap)...)
+	v.Bad = append(v.Bad, badSnapshots(t, out.snapshot, snap, held)...)
 	v.Bad = append(v.Bad, badPages(t, log, answer, out.page)...)
 
 	var err error
@@ -395,6 +398,21 @@ func describeBatch(b *Batch) *batchVector {
 			e.IssuedBefore = new(r.IssuedBefore.Unix())
 		}
 		v.Entries = append(v.Entries, e)
+	}
+	return v
+}
+
+func describeSection(s denylist.Section) sectionVector {
+	v := sectionVector{Shape: names(s.Shape), Window: s.Window}
+	for i := range s.Digests {
+		v.Digests = append(v.Digests, hexDigest(s.Digests[i]))
+		if s.Window == 0 {
+			cut := cutVector{Expires: s.Cuts[i].Expires}
+			if s.Cuts[i].Cutoff != denylist.NoCutoff {
+				cut.Cutoff = new(s.Cuts[i].Cutoff)
+			}
+			v.Cuts = append(v.Cuts, cut)
+		}
 	}
 	return v
 }
@@ -530,16 +548,36 @@ func bareSignature(payload []byte) []byte {
 }
 
 // section writes one section by hand, so that it can break the rules.
-func section(shape string, window, count uint64, content ...[]byte) []byte {
+func section(shape string, window uint64, count uint16, content ...[]byte) []byte {
 	b := []byte{sectionFollows}
 	b = binary.BigEndian.AppendUint16(b, uint16(len(shape)))
 	b = append(b, shape...)
 	b = binary.BigEndian.AppendUint64(b, window)
-	b = binary.BigEndian.AppendUint64(b, count)
+	b = binary.BigEndian.AppendUint16(b, count)
 	return append(b, bytes.Join(content, nil)...)
 }
 
 func digestOf(b byte) []byte { return bytes.Repeat([]byte{b}, digestSize) }
+
+// numbered makes the digests from one number to another.
+func numbered(from, to int) (b []byte) {
+	for n := from; n <= to; n++ {
+		b = append(b, numberDigest(n)...)
+	}
+	return b
+}
+
+func numberDigest(n int) []byte {
+	return binary.BigEndian.AppendUint64(make([]byte, 8, digestSize), uint64(n))
+}
+
+func numberedEntries(count int) []denylist.Entry {
+	entries := make([]denylist.Entry, count)
+	for i := range entries {
+		entries[i] = denylist.Entry{Shape: "jti", Digest: denylist.Digest(numberDigest(i + 1)), Cutoff: denylist.NoCutoff, Expires: 600, Windowed: true}
+	}
+	return entries
+}
 
 func cutOf(d byte, cutoff, expires int64) []byte {
 	b := binary.BigEndian.AppendUint64(digestOf(d), uint64(cutoff))
@@ -552,7 +590,12 @@ func snapshotHead(version byte, header string) []byte {
 	return append(b, header...)
 }
 
-const goodHeader = `{"v":1,"epoch":"E","position":1,"chain":"` + zeros + `","issued_at":1}`
+const goodHeader = `{"v":2,"epoch":"E","position":1,"chain":"` + zeros + `","issued_at":1}`
+
+const (
+	full = denylist.SectionSize
+	huge = 1<<62 - 1<<62%600 // a multiple of a window
+)
 
 // badSections are refused by ReadSections, and so in every snapshot.
 var badSections = []struct {
@@ -560,36 +603,57 @@ var badSections = []struct {
 	content []byte
 }{
 	{"no end", section("jti", 600, 1, digestOf(1))},
-	{"unknown mark", []byte{2}},
-	{"descending digests", append(section("jti", 600, 2, digestOf(2), digestOf(1)), 0)},
-	{"duplicate digest", append(section("jti", 600, 2, digestOf(1), digestOf(1)), 0)},
-	{"empty section", append(section("jti", 600, 0), 0)},
+	{"unknown mark", append([]byte{2}, append(section("jti", 600, 1, digestOf(1)), 0)[1:]...)},
+	{"unknown mark for the end", append(section("jti", 600, 1, digestOf(1)), 0xff)},
+	{"count 0", append(section("jti", 600, 0), 0)},
+	{"count 0 in window 0", append(section("sub", 0, 0), 0)},
+	{"count 4097", append(section("jti", 600, full+1, numbered(1, full+1)), 0)},
 	{"count too large", append(section("jti", 600, 2, digestOf(1)), 0)},
 	{"count too small", append(section("jti", 600, 1, digestOf(1), digestOf(2)), 0)},
-	{"count of 2^62", append(section("jti", 600, 1<<62, digestOf(1)), 0)},
-	{"count of 2^64-1", append(section("jti", 600, 1<<64-1, digestOf(1)), 0)},
+	{"count of 4096 for one", append(section("jti", 600, full, digestOf(1)), 0)},
+	{"count of 4096 for one in window 0", append(section("sub", 0, full, cutOf(1, 1, 1)), 0)},
+	{"count of 65535", append(section("jti", 600, 1<<16-1, digestOf(1)), 0)},
 	{"window that is none", append(section("jti", 601, 1, digestOf(1)), 0)},
 	{"negative window", append(section("jti", 1<<64-600, 1, digestOf(1)), 0)},
 	{"window beyond 9999", append(section("jti", 253402300800+600, 1, digestOf(1)), 0)},
+	{"window beyond 2^61", append(section("jti", huge, 1, digestOf(1)), 0)},
+	{"window of -2^63", append(section("jti", 1<<63, 1, digestOf(1)), 0)},
 	{"descending windows", slices.Concat(section("jti", 1200, 1, digestOf(1)), section("jti", 600, 1, digestOf(1)), []byte{0})},
+	{"window 0 after another", slices.Concat(section("jti", 600, 1, digestOf(1)), section("jti", 0, 1, cutOf(1, 1, 1)), []byte{0})},
 	{"descending shapes", slices.Concat(section("sid", 600, 1, digestOf(1)), section("jti", 600, 1, digestOf(1)), []byte{0})},
-	{"duplicate section", slices.Concat(section("jti", 600, 1, digestOf(1)), section("jti", 600, 1, digestOf(2)), []byte{0})},
+	{"section after another that was not full", slices.Concat(section("jti", 600, 1, digestOf(1)), section("jti", 600, 1, digestOf(2)), []byte{0})},
+	{"section after another that was not full in window 0", slices.Concat(section("sub", 0, 1, cutOf(1, 1, 1)), section("sub", 0, 1, cutOf(2, 1, 1)), []byte{0})},
+	{"section again", slices.Concat(section("jti", 600, 1, digestOf(1)), section("jti", 600, 1, digestOf(1)), []byte{0})},
+	{"section again, after another shape", slices.Concat(section("jti", 600, 1, digestOf(1)), section("sid", 600, 1, digestOf(1)), section("jti", 600, 1, digestOf(2)), []byte{0})},
+	{"digest twice over two sections", slices.Concat(section("jti", 600, full, numbered(1, full)), section("jti", 600, 1, numbered(full, full)), []byte{0})},
+	{"descending digests", append(section("jti", 600, 2, digestOf(2), digestOf(1)), 0)},
+	{"digest twice", append(section("jti", 600, 2, digestOf(1), digestOf(1)), 0)},
+	{"descending digests in window 0", append(section("sub", 0, 2, cutOf(2, 1, 1), cutOf(1, 1, 1)), 0)},
+	{"digest twice in window 0", append(section("sub", 0, 2, cutOf(1, 1, 1), cutOf(1, 1, 1)), 0)},
+	{"digest twice in window 0, with ascending cut-offs", append(section("sub", 0, 2, cutOf(1, 1, 2), cutOf(1, 2, 1)), 0)},
 	{"shape out of order", append(section("sub\x00client_id", 0, 1, cutOf(1, 1, 1)), 0)},
 	{"shape with a name twice", append(section("sub\x00sub", 0, 1, cutOf(1, 1, 1)), 0)},
 	{"shape with an empty name", append(section("\x00sub", 0, 1, cutOf(1, 1, 1)), 0)},
+	{"shape of one empty name and another", append(section("sub\x00", 0, 1, cutOf(1, 1, 1)), 0)},
+	{"shape of nine names", append(section("a\x00b\x00c\x00d\x00e\x00f\x00g\x00h\x00i", 0, 1, cutOf(1, 1, 1)), 0)},
+	{"shape with a name of 257 bytes", append(section(strings.Repeat("x", 257), 0, 1, cutOf(1, 1, 1)), 0)},
+	{"shape of 65535 bytes that are not there", []byte{sectionFollows, 0xff, 0xff, 'j', 't', 'i'}},
 	{"shape by iss", append(section("iss", 0, 1, cutOf(1, 1, 1)), 0)},
 	{"shape of invalid UTF-8", append(section("\xff", 0, 1, cutOf(1, 1, 1)), 0)},
-	{"descending digests in window 0", append(section("sub", 0, 2, cutOf(2, 1, 1), cutOf(1, 1, 1)), 0)},
-	{"descending cut-offs", append(section("sub", 0, 2, cutOf(1, 2, 1), cutOf(1, 1, 2)), 0)},
-	{"duplicate cut-off", append(section("sub", 0, 2, cutOf(1, 1, 1), cutOf(1, 1, 2)), 0)},
 	{"cut-off of zero", append(section("sub", 0, 1, cutOf(1, 0, 1)), 0)},
 	{"negative cut-off", append(section("sub", 0, 1, cutOf(1, -1, 1)), 0)},
+	{"cut-off beyond 9999", append(section("sub", 0, 1, cutOf(1, 253402300800, 1)), 0)},
+	{"cut-off of 2^62", append(section("sub", 0, 1, cutOf(1, 1<<62, 1)), 0)},
+	{"cut-off of 2^63-2", append(section("sub", 0, 1, cutOf(1, 1<<63-2, 1)), 0)},
 	{"expiry of zero", append(section("sub", 0, 1, cutOf(1, 1, 0)), 0)},
+	{"negative expiry", append(section("sub", 0, 1, cutOf(1, 1, -1)), 0)},
 	{"expiry beyond 9999", append(section("sub", 0, 1, cutOf(1, 1, 253402300800)), 0)},
+	{"expiry of 2^62", append(section("sub", 0, 1, cutOf(1, 1, 1<<62)), 0)},
+	{"expiry of 2^63-1", append(section("sub", 0, 1, cutOf(1, 1, 1<<63-1)), 0)},
 }
 
-func badSnapshots(t testing.TB, good []byte, snap Snapshot) (all []badVector) {
-	head := snapshotHead(Version, goodHeader)
+func badSnapshots(t testing.TB, good []byte, snap Snapshot, held []denylist.Entry) (all []badVector) {
+	head := snapshotHead(snapshotVersion, goodHeader)
 	header := func(version byte, text string) []byte {
 		return signSnapshot(testSigner, append(snapshotHead(version, text), 0))
 	}
@@ -607,23 +671,40 @@ func badSnapshots(t testing.TB, good []byte, snap Snapshot) (all []badVector) {
 		{"byte after it", append(slices.Clone(good), 0)},
 		{"less its last byte", good[:len(good)-1]},
 		{"less its signature", body},
-		{"signed by a stranger", writeSnapshot(t, stranger, snap)},
-		{"signed by a stranger under the authority's key id", writeSnapshot(t, Signer{stranger.key, testSigner.id}, snap)},
+		{"signed by a stranger", writeSnapshot(t, stranger, snap, held...)},
+		{"signed by a stranger under the authority's key id", writeSnapshot(t, Signer{stranger.key, testSigner.id}, snap, held...)},
 		{"signed as a batch", slices.Concat(body, testSigner.id[:], testSigner.sign(KindBatch, sumOf(body)))},
-		{"unknown version", header(2, goodHeader)},
-		{"header of an unknown version", header(1, strings.Replace(goodHeader, `"v":1`, `"v":2`, 1))},
-		{"header with an unknown member", header(1, strings.Replace(goodHeader, `}`, `,"x":1}`, 1))},
-		{"header with a duplicate member", header(1, strings.Replace(goodHeader, `}`, `,"epoch":"E"}`, 1))},
-		{"header with bytes after it", header(1, goodHeader+"{}")},
-		{"header without an epoch", header(1, strings.Replace(goodHeader, `"epoch":"E",`, ``, 1))},
-		{"header without a position", header(1, strings.Replace(goodHeader, `"position":1,`, ``, 1))},
-		{"header without a chain", header(1, strings.Replace(goodHeader, `"chain":"`+zeros+`",`, ``, 1))},
-		{"header without issued_at", header(1, strings.Replace(goodHeader, `,"issued_at":1`, ``, 1))},
+		{"byte before the signature", signSnapshot(testSigner, append(slices.Clone(body), 0))},
+		{"two snapshots", slices.Concat(good, good)},
+		{"unknown magic", signSnapshot(testSigner, slices.Concat([]byte("RVCF"), head[len(snapshotMagic):], []byte{sectionsEnd}))},
+		{"unknown version", header(3, goodHeader)},
+		{"version 1 before a header of version 2", header(1, goodHeader)},
+		{"version 1", header(1, strings.Replace(goodHeader, `"v":2`, `"v":1`, 1))},
+		{"header of an unknown version", header(2, strings.Replace(goodHeader, `"v":2`, `"v":3`, 1))},
+		{"header of version 1", header(2, strings.Replace(goodHeader, `"v":2`, `"v":1`, 1))},
+		{"header with a version of 2^62", header(2, strings.Replace(goodHeader, `"v":2`, `"v":4611686018427387904`, 1))},
+		{"header with a negative position", header(2, strings.Replace(goodHeader, `"position":1`, `"position":-1`, 1))},
+		{"header with a position of 2^64", header(2, strings.Replace(goodHeader, `"position":1`, `"position":18446744073709551616`, 1))},
+		{"header with an unknown member", header(2, strings.Replace(goodHeader, `}`, `,"x":1}`, 1))},
+		{"header with a duplicate member", header(2, strings.Replace(goodHeader, `}`, `,"epoch":"E"}`, 1))},
+		{"header with bytes after it", header(2, goodHeader+"{}")},
+		{"header longer than what is there", signSnapshot(testSigner, []byte(snapshotMagic+"\x02\x10\x00"+goodHeader))},
+		{"header of 65535 bytes", signSnapshot(testSigner, []byte(snapshotMagic+"\x02\xff\xff"+goodHeader))},
+		{"header without an epoch", header(2, strings.Replace(goodHeader, `"epoch":"E",`, ``, 1))},
+		{"header without a position", header(2, strings.Replace(goodHeader, `"position":1,`, ``, 1))},
+		{"header without a chain", header(2, strings.Replace(goodHeader, `"chain":"`+zeros+`",`, ``, 1))},
+		{"header without issued_at", header(2, strings.Replace(goodHeader, `,"issued_at":1`, ``, 1))},
+		{"header with an issued_at of 2^62", header(2, strings.Replace(goodHeader, `"issued_at":1`, `"issued_at":4611686018427387904`, 1))},
 	} {
 		all = append(all, bad("snapshot", c.name, c.snapshot))
 	}
 	for _, c := range badSections {
 		all = append(all, bad("snapshot", c.name, signSnapshot(testSigner, slices.Concat(head, c.content))))
+	}
+	two := slices.Concat(section("sub", 0, 1, cutOf(1, 1, 1)), section("jti", 600, 2, digestOf(1), digestOf(2)), []byte{0})
+	for n := range two {
+		name := fmt.Sprintf("sections cut at byte %d of %d", n, len(two))
+		all = append(all, bad("snapshot", name, signSnapshot(testSigner, slices.Concat(head, two[:n]))))
 	}
 	return all
 }
@@ -665,7 +746,7 @@ func badPages(t testing.TB, log map[string][]byte, answer Heartbeat, good []byte
 
 func TestVectorsAreWhatTheCodeWrites(t *testing.T) {
 	made := makeVectors(t)
-	for name, want := range map[string][]byte{"vectors.json": made.json, "snapshot.bin": made.snapshot, "page.bin": made.page} {
+	for name, want := range map[string][]byte{"vectors.json": made.json, "snapshot.bin": made.snapshot, "large.bin": made.large, "page.bin": made.page} {
 		path := filepath.Join("testdata", name)
 		if *update {
 			if err := os.WriteFile(path, want, 0o644); err != nil {
@@ -682,19 +763,21 @@ func TestVectorsAreWhatTheCodeWrites(t *testing.T) {
 	}
 }
 
-func readVectors(t testing.TB) (v vectors, snapshot, page []byte) {
+func testdata(t testing.TB, name string) []byte {
 	t.Helper()
-	read := func(name string) []byte {
-		b, err := os.ReadFile(filepath.Join("testdata", name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	if err := json.Unmarshal(read("vectors.json"), &v, json.RejectUnknownMembers(true)); err != nil {
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
 		t.Fatal(err)
 	}
-	return v, read(v.Snapshot.File), read(v.Page.File)
+	return b
+}
+
+func readVectors(t testing.TB) (v vectors) {
+	t.Helper()
+	if err := json.Unmarshal(testdata(t, "vectors.json"), &v, json.RejectUnknownMembers(true)); err != nil {
+		t.Fatal(err)
+	}
+	return v
 }
 
 func fromBase64(t testing.TB, s string) []byte {
@@ -708,7 +791,7 @@ func fromBase64(t testing.TB, s string) []byte {
 
 // TestVectors does with the files what a reader in another language would do.
 func TestVectors(t *testing.T) {
-	v, snapshotBytes, pageBytes := readVectors(t)
+	v := readVectors(t)
 	key, err := ParseKey(v.PublicKey)
 	if err != nil {
 		t.Fatal(err)
@@ -744,7 +827,7 @@ func TestVectors(t *testing.T) {
 		}
 	}
 
-	snap, err := ring.ReadSnapshot(bytes.NewReader(snapshotBytes))
+	snap, sections, err := ring.ReadSnapshot(bytes.NewReader(testdata(t, v.Snapshot.File)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -753,8 +836,34 @@ func TestVectors(t *testing.T) {
 		t.Errorf("the snapshot's header is another: %+v", snap)
 	}
 	list := denylist.New()
-	for _, s := range snap.Sections {
+	var described []sectionVector
+	for s, err := range sections {
+		if err != nil {
+			t.Fatal(err)
+		}
 		list.AddSection(s)
+		described = append(described, describeSection(s))
+	}
+	if !reflect.DeepEqual(described, v.Snapshot.Sections) {
+		t.Errorf("the snapshot's sections are others: %+v", described)
+	}
+	_, sections, err = ring.ReadSnapshot(bytes.NewReader(testdata(t, v.Large.File)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	digests := 0
+	for s, err := range sections {
+		if err != nil || !slices.Equal(names(s.Shape), v.Large.Shape) || s.Window != v.Large.Window {
+			t.Fatalf("the large snapshot after %d digests: %v", digests, err)
+		}
+		for _, d := range s.Digests {
+			if digests++; !bytes.Equal(d[:], numberDigest(digests)) {
+				t.Errorf("the large snapshot's digest %d is %s", digests, hexDigest(d))
+			}
+		}
+	}
+	if digests != v.Large.Count {
+		t.Errorf("the large snapshot has %d digests", digests)
 	}
 	list.Advance(testNow)
 	for _, c := range v.Tokens {
@@ -763,7 +872,7 @@ func TestVectors(t *testing.T) {
 		}
 	}
 
-	page, err := ring.ReadPage(bytes.NewReader(pageBytes), v.Page.After, v.Page.Nonce)
+	page, err := ring.ReadPage(bytes.NewReader(testdata(t, v.Page.File)), v.Page.After, v.Page.Nonce)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -783,7 +892,7 @@ func TestVectors(t *testing.T) {
 		case "message":
 			_, err = ring.Open(content)
 		case "snapshot":
-			_, err = ring.ReadSnapshot(bytes.NewReader(content))
+			_, _, err = readSnapshot(t, bytes.NewReader(content))
 		case "page":
 			_, err = ring.ReadPage(bytes.NewReader(content), b.After, b.Nonce)
 		default:

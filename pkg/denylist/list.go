@@ -1,10 +1,8 @@
 package denylist
 
 import (
-	"bytes"
 	"cmp"
 	"iter"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -18,14 +16,31 @@ const DefaultMaxStaleness = 5 * time.Minute
 // one with [New]. Safe for concurrent use.
 type List struct {
 	maxStaleness time.Duration
-	complete     atomic.Pointer[time.Time] // nil while loading; only moves forward
+	complete     atomic.Pointer[instant] // nil while loading; only moves forward
 	falseHits    atomic.Uint64
 
-	mu      sync.RWMutex // guards the rest
-	windows map[int64]*set
-	always  *set
-	floor   int64 // entries that expired at or before it are gone
+	windows atomic.Pointer[[]span] // by number, ascending
+	always  group                  // what every check asks
+
+	mu      sync.Mutex // of writers
+	floor   int64      // entries that expired at or before it are gone
+	scratch Digest
 }
+
+// group is the tables that a check asks together, one for each shape: the first of
+// a chain.
+type group = atomic.Pointer[table]
+
+// span is a run of expiry windows.
+type span struct {
+	number int64 // of its first window, over spanSize
+	groups *[spanSize]group
+}
+
+const (
+	spanSize      = 1024
+	windowSeconds = int64(Window / time.Second)
+)
 
 // Option changes a default of [New].
 type Option func(*List)
@@ -35,48 +50,198 @@ func MaxStaleness(d time.Duration) Option { return func(l *List) { l.maxStalenes
 
 // New returns an empty list that is still loading.
 func New(options ...Option) *List {
-	l := &List{maxStaleness: DefaultMaxStaleness, windows: map[int64]*set{}, always: newSet()}
+	l := &List{maxStaleness: DefaultMaxStaleness}
+	l.windows.Store(&[]span{})
 	for _, o := range options {
 		o(l)
 	}
 	return l
 }
 
-// Add puts entries into the list and returns how many were new.
+func find(g *group, shape Shape) *table {
+	for t := g.Load(); t != nil; t = t.next.Load() {
+		if t.shape == shape {
+			return t
+		}
+	}
+	return nil
+}
+
+// group returns the group that a window's entries are in, or nil where there is
+// none; 0 is the one that every check asks.
+func (l *List) group(window int64) *group {
+	if window == 0 {
+		return &l.always
+	}
+	number := window / windowSeconds
+	for _, s := range *l.windows.Load() {
+		if s.number == number/spanSize {
+			return &s.groups[number%spanSize]
+		}
+	}
+	return nil
+}
+
+// room returns the group of a window, made where there is none.
+func (l *List) room(window int64) *group {
+	g := l.group(window)
+	if g == nil {
+		spans := append(slices.Clone(*l.windows.Load()), span{window / windowSeconds / spanSize, new([spanSize]group)})
+		slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.number, b.number) })
+		l.windows.Store(&spans)
+		g = l.group(window)
+	}
+	return g
+}
+
+// table returns the table for entries of a shape and window, made where there is
+// none.
+func (l *List) table(shape Shape, window int64) *table {
+	g := l.room(window)
+	t := find(g, shape)
+	if t == nil {
+		if t = newTable(shape, keyColumns); window == 0 {
+			t = newTable(shape, cutColumns)
+		}
+		link(g, t)
+	}
+	return t
+}
+
+func link(g *group, t *table) {
+	t.next.Store(g.Load())
+	g.Store(t)
+}
+
+// groups yields the window of each group that has entries, 0 first.
+func (l *List) groups() iter.Seq2[int64, *group] {
+	return func(yield func(int64, *group) bool) {
+		if l.always.Load() != nil && !yield(0, &l.always) {
+			return
+		}
+		for _, s := range *l.windows.Load() {
+			for i := range s.groups {
+				if g := &s.groups[i]; g.Load() != nil && !yield((s.number*spanSize+int64(i))*windowSeconds, g) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// place returns the window that an entry lies in; 0 where every check asks for it.
+func (e Entry) place() int64 {
+	if e.Windowed {
+		return WindowEnd(e.Expires)
+	}
+	return 0
+}
+
+// Add puts entries into the list and returns how many told it something new. An
+// entry that is held already but for its cut-off and expiry is joined: the later
+// of each counts.
 func (l *List) Add(entries ...Entry) (added int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, e := range entries {
+	for i := range entries {
+		e := &entries[i]
 		if WindowEnd(e.Expires) <= l.floor {
 			continue
 		}
-		s := l.always
-		if e.Windowed {
-			end := WindowEnd(e.Expires)
-			if s = l.windows[end]; s == nil {
-				s = newSet()
-				l.windows[end] = s
-			}
-		}
-		if s.add(e) {
+		l.scratch = e.Digest
+		if l.table(e.Shape, e.place()).add(keyOf(&l.scratch), Cut{e.Cutoff, e.Expires}) {
 			added++
 		}
 	}
 	return added
 }
 
-// Has reports whether adding e would change nothing. It doesn't wait: where the
-// list is being written this moment, it answers false.
+// AddSection adds a section's entries and returns how many told it something new.
+// Where Window is 0, Cuts must be as long as Digests.
+func (l *List) AddSection(s Section) (added int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.Window != 0 && s.Window <= l.floor {
+		return 0
+	}
+	var t *table
+	for i, d := range s.Digests {
+		var c Cut
+		if s.Window == 0 {
+			if c = s.Cuts[i]; WindowEnd(c.Expires) <= l.floor {
+				continue
+			}
+		}
+		if t == nil {
+			t = l.table(s.Shape, s.Window)
+		}
+		l.scratch = d
+		if t.add(keyOf(&l.scratch), c) {
+			added++
+		}
+	}
+	return added
+}
+
+// Join moves the entries of another list into this one and returns how many told
+// it something new. It leaves the other one empty, and its age counts for nothing.
+func (l *List) Join(other *List) (added int) {
+	if other == l {
+		return 0
+	}
+	other.mu.Lock()
+	taken := &List{}
+	taken.windows.Store(other.windows.Load())
+	taken.always.Store(other.always.Load())
+	other.windows.Store(&[]span{})
+	other.always.Store(nil)
+	other.mu.Unlock()
+
+	for window, g := range taken.groups() {
+		for t := g.Load(); t != nil; {
+			next := t.next.Load()
+			added += l.join(t, window)
+			t = next
+		}
+	}
+	return added
+}
+
+// join takes in a table that nobody else has.
+func (l *List) join(from *table, window int64) (added int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if window != 0 && window <= l.floor {
+		return 0
+	}
+	if window == 0 {
+		from.expire(l.floor)
+	}
+	if from.entries.Load() == 0 {
+		return 0
+	}
+	g := l.room(window)
+	to := find(g, from.shape)
+	if to == nil {
+		link(g, from)
+		return int(from.entries.Load())
+	}
+	for s := range from.scattered() {
+		if to.add(s.key, s.Cut) {
+			added++
+		}
+	}
+	return added
+}
+
+// Has reports whether adding e would change nothing. It never waits.
 func (l *List) Has(e Entry) bool {
-	if !l.mu.TryRLock() {
+	g := l.group(e.place())
+	if g == nil {
 		return false
 	}
-	defer l.mu.RUnlock()
-	s := l.always
-	if e.Windowed {
-		s = l.windows[WindowEnd(e.Expires)]
-	}
-	return s != nil && s.has(e)
+	t := find(g, e.Shape)
+	return t != nil && t.has(keyOf(&e.Digest), Cut{e.Cutoff, e.Expires})
 }
 
 // Prune gives back entries whose window ended more than [Grace] before now, and
@@ -86,28 +251,57 @@ func (l *List) Has(e Entry) bool {
 func (l *List) Prune(now time.Time) (dropped int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	floor := now.Add(-Grace).Unix()
+	floor := max(0, now.Add(-Grace).Unix())
 	if floor == l.floor {
 		return 0
 	}
-	l.floor = floor
-	for end, s := range l.windows {
-		if end <= floor {
-			dropped += s.len()
-			delete(l.windows, end)
+	passed := WindowEnd(floor+1) != WindowEnd(l.floor+1)
+	if l.floor = floor; !passed {
+		return 0 // expiry counts in whole windows
+	}
+	for window, g := range l.groups() {
+		for t, before := g.Load(), g; t != nil; t = t.next.Load() {
+			switch {
+			case window == 0:
+				dropped += t.expire(floor)
+			case window <= floor:
+				dropped += int(t.entries.Swap(0))
+			}
+			if t.entries.Load() > 0 {
+				before = &t.next
+			} else {
+				before.Store(t.next.Load()) // who stands on t goes on from there
+			}
 		}
 	}
-	return dropped + l.always.prune(floor)
+	spans := slices.DeleteFunc(slices.Clone(*l.windows.Load()), func(s span) bool {
+		for i := range s.groups {
+			if s.groups[i].Load() != nil {
+				return false
+			}
+		}
+		return true
+	})
+	l.windows.Store(&spans)
+	return dropped
+}
+
+// Floor returns what [Merge] needs to leave out the same as Prune has dropped: what
+// lies in windows that ended at or before it, in Unix seconds.
+func (l *List) Floor() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.floor
 }
 
 // Check answers whether t is revoked, as of now.
-func (l *List) Check(t *Token, now time.Time) Verdict {
+func (l *List) Check(t *Token, now time.Time) (v Verdict) {
 	// The age first: read after the match, it could be that of a list that has since
 	// been given what the match did not find.
 	age, loaded := l.Age(now)
-	v := l.match(t)
-	v.Age = age
-	if v.Status == Revoked {
+	v.Status, v.Age = Clear, age
+	if g := l.group(t.window); g != nil && l.ask(g, t, &v) || l.ask(&l.always, t, &v) {
+		v.Age = age
 		return v
 	}
 	switch {
@@ -120,39 +314,48 @@ func (l *List) Check(t *Token, now time.Time) Verdict {
 	return v
 }
 
-func (l *List) match(t *Token) Verdict {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	answer := Verdict{Status: Clear}
-	for _, s := range [2]*set{l.windows[WindowEnd(t.exp)], l.always} {
-		if s == nil {
-			continue
+// ask reports whether a group revokes t.
+func (l *List) ask(g *group, t *Token, v *Verdict) bool {
+	for table := g.Load(); table != nil; table = table.next.Load() {
+		p := t.probe(table.shape)
+		if p.tooLarge {
+			v.Status, v.Why = Unknown, Uncheckable
 		}
-		for _, shape := range s.shapes {
-			p := t.probe(shape)
-			if p.tooLarge {
-				answer.Status, answer.Why = Unknown, Uncheckable
+		for i := range p.keys {
+			cutoff, hit, falseHits := table.lookup(p.keys[i])
+			if falseHits > 0 {
+				l.falseHits.Add(uint64(falseHits))
 			}
-			for _, d := range p.digests {
-				cut, hit, falseHit := s.lookup(d)
-				if falseHit {
-					l.falseHits.Add(1)
-				}
-				if hit && t.iat <= cut {
-					return Verdict{Status: Revoked, Shape: shape, Digest: d}
-				}
+			if hit && t.iat <= cutoff {
+				*v = Verdict{Status: Revoked, Shape: table.shape, Digest: p.digests[i]}
+				return true
 			}
 		}
 	}
-	return answer
+	return false
+}
+
+// instant is a time, and its reading of the wall clock.
+type instant struct {
+	at      time.Time
+	seconds int64
+	nanos   int
+}
+
+// since is how long ago i was by the wall clock.
+func (i *instant) since(now time.Time) time.Duration {
+	const years = 1 << 33 // in seconds; more doesn't fit into a Duration
+	seconds := min(max(now.Unix()-i.seconds, -years), years)
+	return time.Duration(seconds)*time.Second + time.Duration(now.Nanosecond()-i.nanos)
 }
 
 // Advance says that the list holds everything that was revoked before through, an
 // instant of the local clock. An earlier instant than before changes nothing.
 func (l *List) Advance(through time.Time) {
+	next := &instant{through, through.Unix(), through.Nanosecond()}
 	for {
 		old := l.complete.Load()
-		if old != nil && !through.After(*old) || l.complete.CompareAndSwap(old, &through) {
+		if old != nil && !through.After(old.at) || l.complete.CompareAndSwap(old, next) {
 			return
 		}
 	}
@@ -166,7 +369,7 @@ func (l *List) Age(now time.Time) (time.Duration, bool) {
 	if through == nil {
 		return 0, false
 	}
-	return max(0, now.Sub(*through), now.Round(0).Sub(through.Round(0))), true
+	return max(0, now.Sub(through.at), through.since(now)), true
 }
 
 // MaxStaleness returns the age beyond which Clear becomes Unknown.
@@ -175,87 +378,26 @@ func (l *List) MaxStaleness() time.Duration { return l.maxStaleness }
 // Stats counts what a list holds.
 type Stats struct {
 	Entries   int
+	Bytes     int            // of memory for entries
 	Windows   int            // expiry windows with entries
 	Shapes    map[string]int // entries by the claims of their selectors
-	FalseHits uint64         // filter hits that the exact set did not confirm
+	Slots     int            // for entries: how many the filter has room for
+	FalseHits uint64         // hits of the filter that the entry itself did not confirm
 }
 
-// Stats returns the current counts.
+// Stats returns the current counts. It makes nobody wait.
 func (l *List) Stats() Stats {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	st := Stats{Windows: len(l.windows), Shapes: map[string]int{}, FalseHits: l.falseHits.Load()}
-	count := func(s *set) {
-		st.Entries += s.len()
-		for i, shape := range s.shapes {
-			st.Shapes[shape.String()] += s.perShape[i]
+	st := Stats{Shapes: map[string]int{}, FalseHits: l.falseHits.Load()}
+	for window, g := range l.groups() {
+		if window != 0 {
+			st.Windows++
+		}
+		for t := g.Load(); t != nil; t = t.next.Load() {
+			n := int(t.entries.Load())
+			bytes, slots := t.size()
+			st.Entries, st.Bytes, st.Slots = st.Entries+n, st.Bytes+bytes, st.Slots+slots
+			st.Shapes[t.shape.String()] += n
 		}
 	}
-	for _, s := range l.windows {
-		count(s)
-	}
-	count(l.always)
 	return st
 }
-
-// Section is a part of a list that shares a shape and a window, for snapshots.
-type Section struct {
-	Shape   Shape
-	Window  int64    // the window's end in Unix seconds; 0: asked by every check
-	Digests []Digest // ascending; where Window is 0, one may repeat with another cut-off
-	Cuts    []Cut    // where Window is 0: a cut-off and an expiry for each digest
-}
-
-// Cut is the part of an entry that is not in its digest.
-type Cut struct{ Cutoff, Expires int64 }
-
-// Sections returns the whole list in canonical order: by window, then by shape,
-// then by digest, cut-off. Two lists with the same entries give the same
-// sections. Entries added meanwhile may or may not be among them.
-func (l *List) Sections() iter.Seq[Section] {
-	return func(yield func(Section) bool) {
-		l.mu.RLock()
-		ends := append([]int64{0}, slices.Sorted(maps.Keys(l.windows))...)
-		l.mu.RUnlock()
-		for _, end := range ends {
-			l.mu.RLock()
-			s := l.always
-			if end != 0 {
-				s = l.windows[end]
-			}
-			var all []copied
-			if s != nil {
-				all = s.copy()
-			}
-			l.mu.RUnlock()
-			for _, section := range sectionsOf(all, end) {
-				if !yield(section) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// AddSection adds a section's entries and returns how many were new. Where Window
-// is 0, Cuts must be as long as Digests.
-func (l *List) AddSection(s Section) (added int) {
-	entries := make([]Entry, 0, min(len(s.Digests), 4096))
-	for i, d := range s.Digests {
-		e := Entry{Shape: s.Shape, Digest: d, Cutoff: NoCutoff, Expires: s.Window, Windowed: s.Window != 0}
-		if s.Window == 0 {
-			e.Cutoff, e.Expires = s.Cuts[i].Cutoff, s.Cuts[i].Expires
-		}
-		if entries = append(entries, e); len(entries) == cap(entries) {
-			added += l.Add(entries...)
-			entries = entries[:0]
-		}
-	}
-	return added + l.Add(entries...)
-}
-
-func compareCuts(a, b Cut) int {
-	return cmp.Or(cmp.Compare(a.Cutoff, b.Cutoff), cmp.Compare(a.Expires, b.Expires))
-}
-
-func compareDigests(a, b Digest) int { return bytes.Compare(a[:], b[:]) }

@@ -26,17 +26,21 @@ type Claims struct {
 // so that checking it again computes none. Safe for concurrent use.
 type Token struct {
 	issuer string
-	exp    int64
+	window int64 // the end of the expiry window that its exp lies in
 	iat    int64 // where the token has none, the zero time's: before every cut-off
 	values map[string][]string
-	probes atomic.Pointer[[]probe]
+	probes atomic.Pointer[probe] // a chain
 }
 
 // probe holds a token's digests for one shape: none where it lacks a claim of it.
+// Immutable.
 type probe struct {
 	shape    Shape
-	digests  []Digest
+	next     *probe
+	keys     []key
+	one      [1]key // keys is often this
 	tooLarge bool
+	digests  []Digest // by index of keys
 }
 
 // NewToken prepares a token. It errs where issuer or exp is missing.
@@ -48,7 +52,7 @@ func NewToken(c Claims) (*Token, error) {
 		return nil, fmt.Errorf("a token needs an exp between 1970 and 9999")
 	}
 	t := &Token{
-		issuer: c.Issuer, exp: c.Expires.Unix(), iat: c.IssuedAt.Unix(),
+		issuer: c.Issuer, window: WindowEnd(c.Expires.Unix()), iat: c.IssuedAt.Unix(),
 		values: make(map[string][]string, len(c.Values)+2),
 	}
 	for name, v := range c.Values {
@@ -99,37 +103,33 @@ func (t *Token) Issuer() string { return t.issuer }
 func (t *Token) Values(claim string) []string { return t.values[claim] }
 
 // probe returns the token's digests for a shape, computing them once.
-func (t *Token) probe(shape Shape) probe {
-	known := t.probes.Load()
-	if known != nil {
-		for _, p := range *known {
-			if p.shape == shape {
-				return p
-			}
+func (t *Token) probe(shape Shape) *probe {
+	for p := t.probes.Load(); p != nil; p = p.next {
+		if p.shape == shape {
+			return p
 		}
 	}
+	return t.remember(shape)
+}
+
+func (t *Token) remember(shape Shape) *probe {
 	p := t.compute(shape)
-	// Copy on write: losing a race costs computing the digests again.
-	var next []probe
-	if known != nil {
-		next = append(next, *known...)
-	}
-	next = append(next, p)
-	t.probes.CompareAndSwap(known, &next)
+	p.next = t.probes.Load()
+	t.probes.CompareAndSwap(p.next, p) // losing a race costs computing them again
 	return p
 }
 
-func (t *Token) compute(shape Shape) probe {
+func (t *Token) compute(shape Shape) *probe {
 	names := shape.Names()
 	total := 1
 	for _, n := range names {
 		if len(t.values[n]) == 0 {
-			return probe{shape: shape} // it lacks the claim, so no selector of the shape matches
+			return &probe{shape: shape} // it lacks the claim, so no selector of the shape matches
 		}
 	}
 	for _, n := range names {
 		if total *= len(t.values[n]); total > maxDigests {
-			return probe{shape: shape, tooLarge: true}
+			return &probe{shape: shape, tooLarge: true}
 		}
 	}
 	digests := make([]Digest, 0, total)
@@ -146,5 +146,10 @@ func (t *Token) compute(shape Shape) probe {
 		}
 	}
 	fill(0)
-	return probe{shape: shape, digests: digests}
+	p := &probe{shape: shape, digests: digests}
+	p.keys = p.one[:0]
+	for _, d := range digests {
+		p.keys = append(p.keys, keyOf(&d))
+	}
+	return p
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"net/http"
 	"net/url"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/revcast/revcast/internal/wire"
+	"github.com/revcast/revcast/pkg/denylist"
 )
 
 const (
@@ -33,6 +35,7 @@ func (f *Feed) ask(ctx context.Context, wait time.Duration) error {
 	f.mu.Lock()
 	f.status.Asks++
 	base, epoch, based := f.position.confirmed, f.position.epoch, f.position.based()
+	lacks := f.lacks(f.cfg.Now())
 	silent := f.cfg.Now().Sub(f.live) > heartbeatDue
 	f.mu.Unlock()
 	f.lastAsk = f.cfg.Now()
@@ -43,7 +46,7 @@ func (f *Feed) ask(ctx context.Context, wait time.Duration) error {
 		}
 		f.discoveredAt = f.lastAsk
 	}
-	if !based {
+	if !based || lacks {
 		return f.load(ctx)
 	}
 	err := f.catchUp(ctx, epoch, base, wait, false)
@@ -88,27 +91,63 @@ func (f *Feed) load(ctx context.Context) error {
 	f.mu.Lock()
 	ring := f.ring
 	f.mu.Unlock()
-	snapshot, err := ring.ReadSnapshot(body)
-	_ = body.Close()
+	defer func() { _ = body.Close() }()
+	in := &counting{r: body}
+	snapshot, sections, err := ring.ReadSnapshot(in)
 	if err != nil {
 		return fmt.Errorf("read the snapshot: %w", err)
 	}
-	f.mu.Lock()
-	if f.state != nil {
-		f.state.behind = true // until the next save
+	staged, entries := denylist.NewLoader(), 0 // nothing counts until its signature is known to hold
+	if err := f.take(snapshot, f.progress("loading the snapshot", func(yield func(denylist.Section, error) bool) {
+		for s, err := range sections {
+			entries += len(s.Digests)
+			if staged.Add(s); !yield(s, err) {
+				return
+			}
+		}
+	})); err != nil {
+		return fmt.Errorf("read the snapshot: %w", err)
 	}
-	f.mu.Unlock()
-	entries := 0
-	for _, s := range snapshot.Sections {
-		f.list.AddSection(s)
-		entries += len(s.Digests)
-	}
+	f.list.Join(staged.List())
+	took := f.cfg.Now().Sub(started)
 	f.mu.Lock()
 	f.status.Snapshots++
+	f.status.Snapshot = SnapshotStatus{snapshot.IssuedAt, in.n, entries, took}
 	f.mu.Unlock()
-	f.log.Info("loaded a snapshot", "entries", entries, "epoch", snapshot.Epoch, "position", snapshot.Position,
-		"took", f.cfg.Now().Sub(started).Round(time.Millisecond))
+	f.log.Info("loaded a snapshot", "entries", entries, "bytes", in.n, "epoch", snapshot.Epoch, "position", snapshot.Position,
+		"took", took.Round(time.Millisecond))
 	return f.catchUp(ctx, snapshot.Epoch, point{snapshot.Position, snapshot.Chain}, 0, true)
+}
+
+// take reads a snapshot's sections to their end, into the state file where there is
+// to be one.
+func (f *Feed) take(snapshot wire.Snapshot, sections iter.Seq2[denylist.Section, error]) error {
+	if f.cfg.StateFile != "" {
+		return f.rewrite(sections, func() stateHeader {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			h := f.header()
+			h.Epoch, h.Last = snapshot.Epoch, confirmation{Position: snapshot.Position, Chain: snapshot.Chain}
+			return h
+		})
+	}
+	for _, err := range sections {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type counting struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 // catchUp reads the log after base to its end, and lets the last page's heartbeat

@@ -64,7 +64,6 @@ type Feed struct {
 	lastPrune    time.Time
 	behind       time.Time // since when the authority has been behind us
 	failures     int
-	saveAfter    time.Time
 
 	mu         sync.Mutex // guards the rest, which live messages touch too
 	ring       wire.Keyring
@@ -78,11 +77,14 @@ type Feed struct {
 	status     Status
 	connection int // counts connections to NATS
 
-	state       *stateFile // nil before the first save
-	nextState   *stateFile // one that is being written
-	stateErrors uint64
-	rekeyed     bool // the state file names other keys than those trusted now
-	last        confirmation
+	state        *stateFile       // nil where there is none yet, or none that is of use
+	nextState    *stateFile       // one that is being written
+	recent       []denylist.Entry // what was told since the state file's base
+	stateErrors  uint64
+	rekeyed      bool // the state file names other keys than those trusted now
+	saveAfter    time.Time
+	saveFailures int // in a row
+	last         confirmation
 }
 
 // Status is what a feed is doing, and counts since its start.
@@ -99,6 +101,16 @@ type Status struct {
 	Alarms                       map[string]uint64 // epoch_changed, rolled_back, forked, key_changed
 	Asks, AskErrors, Snapshots   uint64
 	StateErrors                  uint64
+
+	Snapshot SnapshotStatus // the last one loaded
+}
+
+// SnapshotStatus describes a snapshot that was loaded.
+type SnapshotStatus struct {
+	IssuedAt time.Time // by the authority's clock; zero where none was loaded
+	Bytes    int64
+	Entries  int
+	Duration time.Duration // of fetching and loading it
 }
 
 // New makes a feed. It errs where the configuration can't work.
@@ -188,7 +200,7 @@ func (f *Feed) due(now time.Time) (wait time.Duration, due bool) {
 	_, timed := f.clock.at(f.reading(now))
 	gap := !f.gapSince.IsZero() && now.Sub(f.gapSince) > gapPatience
 	switch {
-	case !f.position.based(), f.urgent > 0, gap, !timed, now.Sub(f.lastAsk) > refreshEvery:
+	case !f.position.based(), f.urgent > 0, gap, !timed, now.Sub(f.lastAsk) > refreshEvery, f.lacks(now):
 		return 0, true
 	case now.Sub(f.live) > heartbeatDue, !f.status.Connected:
 		if f.failures > 0 {

@@ -160,7 +160,11 @@ func (f *Feed) apply(opened wire.Opened) {
 		entries[i] = r.Entry()
 	}
 	f.status.Batches++
-	f.status.Entries += uint64(f.list.Add(entries...))
+	added := f.list.Add(entries...)
+	f.status.Entries += uint64(added)
+	if added > 0 && f.cfg.StateFile != "" {
+		f.recent = append(f.recent, entries...)
+	}
 }
 
 // heartbeat takes a signed heartbeat. The caller holds f.mu.

@@ -30,16 +30,20 @@ func journaled(t testing.TB, path string) (f *Feed, inBase, inFrames []*denylist
 			Issuer: issuer, Selector: denylist.One(denylist.JTI, jti), Expires: exp, ExactExpiry: true, At: now, By: "web",
 		}
 	}
+	var base []denylist.Entry
 	for i := range 2 {
 		jti := fmt.Sprint("base", i)
-		list.Add(entry(jti).Entry())
+		base = append(base, entry(jti).Entry())
 		inBase = append(inBase, tokenOf(t, jti, exp))
 	}
 	list.Advance(now.Add(-time.Minute))
 	f.last = confirmation{AsOf: now.UnixMicro(), Through: now.Add(-time.Minute).UnixMicro()}
 	f.position.rebase("e", point{0, wire.ChainStart("e")}, 0)
 	f.clock.answer(f.reading(now), f.reading(now), now)
-	f.save()
+	list.Add(base...)
+	if err := f.rewrite(denylist.Sections(base), f.header); err != nil || f.state == nil {
+		t.Fatal(err)
+	}
 	for i := range uint64(3) {
 		jti := fmt.Sprint("frame", i)
 		e, err := wire.EncodeEntry(entry(jti))
@@ -198,7 +202,7 @@ func TestDurableStateIsRewrittenWhileMessagesArrive(t *testing.T) {
 	f, inBase, inFrames := journaled(t, path)
 	f.state.frames = 1 << 40 // due
 	f.save()
-	if f.state.frames > 1<<20 || f.nextState != nil {
+	if f.state.frames > 1<<20 || f.state.held != 5 || f.nextState != nil || len(f.recent) > 0 {
 		t.Fatal("it was not rewritten")
 	}
 	content, err := os.ReadFile(path)

@@ -6,8 +6,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"iter"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -28,6 +31,13 @@ type audit struct {
 	ring  wire.Keyring
 	track *wire.Track
 	list  *denylist.List
+
+	entries []denylist.Entry // of the list, which can't be asked for them
+}
+
+func (a *audit) add(entries ...denylist.Entry) {
+	a.list.Add(entries...)
+	a.entries = append(a.entries, entries...)
 }
 
 // fromStart begins at the log's first message.
@@ -37,7 +47,7 @@ func (w *world) fromStart() *audit {
 	if err != nil {
 		w.Fatal(err)
 	}
-	a := &audit{w, d.Epoch, ring, wire.NewTrack(0, wire.ChainStart(d.Epoch)), denylist.New()}
+	a := &audit{w: w, epoch: d.Epoch, ring: ring, track: wire.NewTrack(0, wire.ChainStart(d.Epoch)), list: denylist.New()}
 	a.follow()
 	return a
 }
@@ -49,14 +59,12 @@ func (w *world) fromSnapshot() *audit {
 	if err != nil {
 		w.Fatal(err)
 	}
-	s, err := ring.ReadSnapshot(bytes.NewReader(w.fetch(wire.SnapshotPath)))
+	s, sections, err := ring.ReadSnapshot(bytes.NewReader(w.fetch(wire.SnapshotPath)))
 	if err != nil {
 		w.Fatal(err)
 	}
-	a := &audit{w, s.Epoch, ring, wire.NewTrack(s.Position, s.Chain), denylist.New()}
-	for _, section := range s.Sections {
-		a.list.AddSection(section)
-	}
+	a := &audit{w: w, epoch: s.Epoch, ring: ring, track: wire.NewTrack(s.Position, s.Chain), list: denylist.New()}
+	a.add(w.entriesOf(sections)...)
 	a.follow()
 	return a
 }
@@ -82,7 +90,7 @@ func (a *audit) follow() {
 			a.track.Append(wire.HashOf(r.Message))
 			if opened.Batch != nil {
 				for _, e := range opened.Batch.Entries {
-					a.list.Add(e.Entry())
+					a.add(e.Entry())
 				}
 			}
 		}
@@ -120,33 +128,89 @@ func (w *world) fetch(path string) []byte {
 	return []byte(a.body)
 }
 
-// encoded writes a list as snapshots and state files do: equal lists, equal bytes.
-func encoded(t testing.TB, l *denylist.List) []byte {
+func (w *world) entriesOf(sections iter.Seq2[denylist.Section, error]) (entries []denylist.Entry) {
+	w.Helper()
+	for s, err := range sections {
+		if err != nil {
+			w.Fatal(err)
+		}
+		for i, digest := range s.Digests {
+			e := denylist.Entry{Shape: s.Shape, Digest: digest, Cutoff: denylist.NoCutoff, Expires: s.Window, Windowed: true}
+			if s.Window == 0 {
+				e.Cutoff, e.Expires, e.Windowed = s.Cuts[i].Cutoff, s.Cuts[i].Expires, false
+			}
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+// encoded writes entries as snapshots and state files do: equal lists, equal bytes.
+func encoded(t testing.TB, entries []denylist.Entry) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := wire.WriteSections(&b, l.Sections()); err != nil {
+	if err := wire.WriteSections(&b, denylist.Sections(entries)); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
 }
 
-// stateOf returns the list that a sidecar that has ended left in its state file.
-func (w *world) stateOf(p *harness.Process) *denylist.List {
+// entriesIn reads the state file of a sidecar that has ended by its bytes, without
+// the feed: sections, a header, a checksum, then frames.
+func (a *audit) entriesIn(state []byte) []denylist.Entry {
+	a.w.Helper()
+	const magic = "RVCF\x02"
+	r := bytes.NewReader(state)
+	take := func(n int) []byte {
+		a.w.Helper()
+		b := make([]byte, n)
+		if _, err := io.ReadFull(r, b); err != nil {
+			a.w.Fatalf("the state file ends at %d: %v", len(state), err)
+		}
+		return b
+	}
+	if string(take(len(magic))) != magic {
+		a.w.Fatal("not a state file of version 2")
+	}
+	entries := a.w.entriesOf(wire.ReadSections(r))
+	take(int(binary.BigEndian.Uint16(take(2))))
+	if sum := sha256.Sum256(state[:len(state)-r.Len()]); !bytes.Equal(take(sha256.Size), sum[:]) {
+		a.w.Fatal("the state file's checksum does not hold")
+	}
+	for r.Len() > 0 {
+		start := len(state) - r.Len()
+		kind := take(1)[0]
+		payload := take(int(binary.BigEndian.Uint32(take(4))))
+		if sum := sha256.Sum256(state[start : len(state)-r.Len()]); !bytes.Equal(take(8), sum[:8]) {
+			a.w.Fatalf("the checksum of the frame at %d does not hold", start)
+		}
+		if kind != 'm' {
+			continue
+		}
+		opened, err := a.ring.Open(payload[8:])
+		if err != nil {
+			a.w.Fatalf("the frame at %d: %v", start, err)
+		}
+		if opened.Batch != nil {
+			for _, e := range opened.Batch.Entries {
+				entries = append(entries, e.Entry())
+			}
+		}
+	}
+	return entries
+}
+
+// stateOf returns the list that a feed makes of the state file that a sidecar left
+// when it ended, and the entries that are in the file.
+func (a *audit) stateOf(p *harness.Process) (*denylist.List, []denylist.Entry) {
+	w := a.w
 	w.Helper()
-	from, err := os.Open(filepath.Join(p.Dir, "sidecar.state"))
+	state, err := os.ReadFile(filepath.Join(p.Dir, "sidecar.state"))
 	if err != nil {
 		w.Fatal(err)
 	}
-	defer func() { _ = from.Close() }()
 	path := filepath.Join(w.TempDir(), "copy.state")
-	to, err := os.Create(path)
-	if err != nil {
-		w.Fatal(err)
-	}
-	if _, err := io.Copy(to, from); err != nil {
-		w.Fatal(err)
-	}
-	if err := to.Close(); err != nil {
+	if err := os.WriteFile(path, state, 0o600); err != nil {
 		w.Fatal(err)
 	}
 	list := denylist.New()
@@ -164,5 +228,5 @@ func (w *world) stateOf(p *harness.Process) *denylist.List {
 	if f.Status().Epoch == "" {
 		w.Fatalf("the state file of %s could not be read", p.URL)
 	}
-	return list
+	return list, a.entriesIn(state)
 }

@@ -107,6 +107,16 @@ func (p *Process) Running() bool {
 	return p.running()
 }
 
+// PID is the process's number; 0 where it doesn't run.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.running() {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
 // WaitReady waits until /readyz answers 200.
 func (p *Process) WaitReady() {
 	p.t.Helper()

@@ -23,16 +23,16 @@ const text = (most) => (v) => typeof v === 'string' && v !== '' && Buffer.byteLe
 const integer = (least, most = 2 ** 53) => (v) => Number.isSafeInteger(v) && v >= least && v <= most;
 const areNames = (names) => names.length <= 8 && names.every((v) => text(256)(v) && !/^(iss|exp|nbf|iat)$|\0/.test(v));
 const types = { // what each member must be
-  v: integer(1, 1), epoch: text(64), issued_at: integer(0), as_of: integer(0), position: integer(0), at: integer(0),
+  v: (v, version) => v === version, epoch: text(64), issued_at: integer(0), as_of: integer(0), position: integer(0),
   chain: (v) => text(64)(v) && /^[0-9a-f]{64}$/.test(v), nonce: (v) => text(64)(v) && /^[\x00-\x7f]*$/.test(v),
   entries: (v) => Array.isArray(v) && v.length <= 16384, exact: (v) => v === true, by: text(512), reason: text(512),
-  iss: text(2048), exp: integer(1, 253402300799), issued_before: integer(1, 253402300799),
+  iss: text(2048), exp: integer(1, 253402300799), issued_before: integer(1, 253402300799), at: integer(0),
   sel: (v) => !Array.isArray(v) && areNames(Object.keys(v)) && Object.values(v).every(text(8192)),
 };
-function members(value, names) { // those that an object has, and no others; "name?" is optional
+function members(value, names, version = 1) { // those that an object has, and no others; "name?" is optional
   check(Object.keys(value).every((k) => names.split(/\??(?: |$)/).includes(k)), 'unknown member');
   for (const [, name, optional] of names.matchAll(/(\w+)(\??)/g))
-    check(Object.hasOwn(value, name) ? types[name](value[name]) : optional, `member ${name}`);
+    check(Object.hasOwn(value, name) ? types[name](value[name], version) : optional, `member ${name}`);
   return value;
 }
 export const keyring = (xs) => new Map(xs.map((x) => [sha256(unbase64(x)).toString('hex', 0, 8),
@@ -55,28 +55,32 @@ export const next = (hash, n, message) => sha256(Buffer.from(hash, 'hex'), uint(
 export const digest = (iss, sel, names = ascending(Object.keys(sel))) => sha256('revcast/digest/v1', ...[iss,
   ...names.flatMap((n) => [n, sel[n]])].flatMap((s) => [uint(4, Buffer.byteLength(s)), s])).toString('hex', 0, 16);
 // A row is {shape, digest, window}, and where window is 0, cutoff and expires; 2^63 for a cut-off denies all.
-const row = ({ iss, sel, exact, exp: expires, issued_before: cutoff = 2 ** 63 }) => ({ digest: digest(iss, sel),
+export const row = ({ iss, sel, exact, exp: expires, issued_before: cutoff = 2 ** 63 }) => ({ digest: digest(iss, sel),
   shape: ascending(Object.keys(sel)), ...(exact ? { window: roundUp(expires) } : { window: 0, cutoff, expires }) });
 export function snapshot(keys, body) {
   verified(keys, body.subarray(-72, -64), 's', sha256(body.subarray(0, -72)), body.subarray(-64));
   const take = (n) => (check(at + n <= body.length - 72, 'cut short'), body.subarray(at, at += n)), rows = [];
-  let at = 5, mark, section = '';
-  const header = members(strict(take(take(2).readUInt16BE())), 'v epoch issued_at position chain');
+  let at = 5, mark, place = '', count = 0, last = '';
+  const header = members(strict(take(take(2).readUInt16BE())), 'v epoch issued_at position chain', 2);
   while ((mark = take(1)[0])) {
     const names = take(take(2).readUInt16BE()), shape = names.length ? names.toString().split('\0') : [];
-    const end = take(8), window = Number(end.readBigInt64BE()), count = take(8).readBigUInt64BE();
-    check(mark === 1 && section < (section = Buffer.concat([end, names]).toString('hex')), 'order of sections');
-    check(count > 0n && window % 600 === 0 && integer(0, 253402300800)(window), 'section');
+    const end = take(8), window = Number(end.readBigInt64BE()), before = place;
+    check(window % 600 === 0 && integer(0, 253402300800)(window), 'window');
     check(areNames(shape) && names.equals(Buffer.from(ascending([...new Set(shape)]).join('\0'))), 'shape');
-    for (let i = 0n, before = ''; i < count; i++) {
+    place = Buffer.concat([end, names]).toString('hex');
+    check(mark === 1 && (before < place || (before === place && count === 4096)), 'order of sections');
+    if (before !== place) last = '';
+    check((count = take(2).readUInt16BE()) >= 1 && count <= 4096, 'count');
+    for (let i = 0; i < count; i++) {
       const bytes = take(window ? 16 : 32), r = { shape, digest: bytes.toString('hex', 0, 16), window };
+      check(last < (last = r.digest), 'order of digests');
       if (!window) [r.cutoff, r.expires] = [16, 24].map((offset) => Number(bytes.readBigInt64BE(offset)));
-      check(before < (before = bytes.toString('hex', 0, 24)) && (window || types.exp(r.expires)), 'order of rows');
-      check(window || r.cutoff === 2 ** 63 || types.issued_before(r.cutoff), 'cut-off');
+      check(window || types.exp(r.expires), 'expiry');
+      check(window || types.issued_before(r.cutoff) || bytes.toString('hex', 16, 24) === '7fffffffffffffff', 'cut-off');
       rows.push(r);
     }
   }
-  check(at === body.length - 72 && body.toString('latin1', 0, 5) === 'RVCS\x01', 'not a snapshot');
+  check(at === body.length - 72 && body.toString('latin1', 0, 5) === 'RVCS\x02', 'not a snapshot');
   return { ...header, rows };
 }
 export function page(keys, body, after, nonce) {

@@ -50,8 +50,7 @@ func TestWireReaderInAnotherLanguageAgrees(t *testing.T) {
 	early := fetch(t, authority.URL+wire.SnapshotPath)
 	last := revokeSome(t, authority, main, other, corpus[len(corpus)/8:len(corpus)/4], now, "late")
 
-	whole, list := readSnapshot(t, authority.URL, last)
-	want := rowsOf(list)
+	whole, list, want := readSnapshot(t, authority.URL, last)
 	if len(want) < 60 {
 		t.Fatalf("the authority's list has %d entries only", len(want))
 	}
@@ -87,7 +86,7 @@ func TestWireReaderInAnotherLanguageAgrees(t *testing.T) {
 				t.Errorf("it stands at %d of %s, with %d messages unread; want at least %d of %s",
 					got.At, got.Epoch, got.Unread, whole.Position, whole.Epoch)
 			}
-			rows := needed(got.Rows)
+			rows := joined(got.Rows)
 			for _, r := range without(rows, want) {
 				t.Errorf("it has, and the Go side doesn't: %+v", r)
 			}
@@ -205,23 +204,28 @@ func revokeSome(t *testing.T, authority *harness.Process, main, other *harness.I
 
 // readSnapshot reads the first snapshot that holds all up to a position: one may be
 // served for a while.
-func readSnapshot(t *testing.T, address string, position uint64) (*wire.Snapshot, *denylist.List) {
+func readSnapshot(t *testing.T, address string, position uint64) (wire.Snapshot, *denylist.List, []row) {
 	t.Helper()
 	_, ring, err := wire.ParseDiscovery(fetch(t, address+wire.DiscoveryPath))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		snapshot, err := ring.ReadSnapshot(bytes.NewReader(fetch(t, address+wire.SnapshotPath)))
+		snapshot, sections, err := ring.ReadSnapshot(bytes.NewReader(fetch(t, address+wire.SnapshotPath)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if snapshot.Position >= position {
-			list := denylist.New()
-			for _, s := range snapshot.Sections {
-				list.AddSection(s)
+		list := denylist.New()
+		var rows []row
+		for s, err := range sections {
+			if err != nil {
+				t.Fatal(err)
 			}
-			return snapshot, list
+			list.AddSection(s)
+			rows = append(rows, rowsOf(s)...)
+		}
+		if snapshot.Position >= position {
+			return snapshot, list, rows
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("the snapshot stays at %d, before %d", snapshot.Position, position)
@@ -267,39 +271,30 @@ type row struct {
 
 func (r row) id() string { return fmt.Sprintf("%d %q %s", r.Window, r.Shape, r.Digest) }
 
-func rowsOf(list *denylist.List) (rows []row) {
-	for s := range list.Sections() {
-		shape := s.Shape.Names()
-		for i, digest := range s.Digests {
-			r := row{Shape: shape, Digest: hex.EncodeToString(digest[:]), Window: s.Window}
-			if s.Window == 0 {
-				r.Cutoff, r.Expires = float64(s.Cuts[i].Cutoff), s.Cuts[i].Expires
-			}
-			rows = append(rows, r)
+func rowsOf(s denylist.Section) (rows []row) {
+	shape := s.Shape.Names()
+	for i, digest := range s.Digests {
+		r := row{Shape: shape, Digest: hex.EncodeToString(digest[:]), Window: s.Window}
+		if s.Window == 0 {
+			r.Cutoff, r.Expires = float64(s.Cuts[i].Cutoff), s.Cuts[i].Expires
 		}
+		rows = append(rows, r)
 	}
-	return needed(rows)
+	return rows
 }
 
-// needed drops rows of which another denies the same and more, for as long at least.
-func needed(rows []row) (kept []row) {
-	slices.SortFunc(rows, func(a, b row) int {
-		if c := strings.Compare(a.id(), b.id()); c != 0 {
-			return c
-		}
-		switch {
-		case a.Cutoff != b.Cutoff:
-			return int(max(-1, min(1, b.Cutoff-a.Cutoff)))
-		default:
-			return int(max(-1, min(1, b.Expires-a.Expires)))
-		}
-	})
+// joined makes one of rows that share a digest, as the authority does: reader.mjs
+// keeps those of the log apart.
+func joined(rows []row) (all []row) {
 	for _, r := range rows {
-		if !slices.ContainsFunc(kept, func(k row) bool { return k.id() == r.id() && k.Expires >= r.Expires }) {
-			kept = append(kept, r)
+		i := slices.IndexFunc(all, func(o row) bool { return o.id() == r.id() })
+		if i < 0 {
+			all = append(all, r)
+			continue
 		}
+		all[i].Cutoff, all[i].Expires = max(all[i].Cutoff, r.Cutoff), max(all[i].Expires, r.Expires)
 	}
-	return kept
+	return all
 }
 
 // without returns the rows of a that b doesn't have.

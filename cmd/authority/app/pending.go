@@ -30,7 +30,7 @@ func (p *pendingLog) Page(ctx context.Context, after uint64, wait time.Duration,
 	return nil, authority.ErrOpening
 }
 
-func (p *pendingLog) Snapshot(ctx context.Context) (io.ReadSeeker, error) {
+func (p *pendingLog) Snapshot(ctx context.Context) (io.ReadSeekCloser, error) {
 	if log := p.open.Load(); log != nil {
 		return log.Snapshot(ctx)
 	}

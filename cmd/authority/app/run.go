@@ -148,7 +148,7 @@ func assemble(cfg Config, log *pendingLog, list *denylist.List, logger *slog.Log
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&collector{log, list, reader},
+		cli.ListCollector{List: list}, &collector{log, reader},
 	)
 	face, err := authority.New(authority.Config{
 		Log: log, Tokens: reader, Issuers: issuers, Clients: clients, Dialects: cfg.Dialects,
@@ -184,7 +184,10 @@ func prepare(cfg Config, list *denylist.List, logger *slog.Logger) (open broadca
 	if err != nil {
 		return open, nil, config.Errorf("data_dir", "%s: %v", cfg.DataDir, err)
 	}
-	open = broadcast.Config{MaxLifetime: cfg.maxLifetime(), MaxBytes: cfg.NATS.MaxBytes, List: list, Logger: logger}
+	open = broadcast.Config{
+		MaxLifetime: cfg.maxLifetime(), MaxBytes: cfg.NATS.MaxBytes, List: list, Logger: logger,
+		SnapshotFile: filepath.Join(cfg.DataDir, "snapshot"),
+	}
 	store := ""
 	if n := cfg.NATS; n.URL == "" {
 		store = cfg.storeDir()

@@ -7,25 +7,25 @@ import (
 	"github.com/revcast/revcast/pkg/feed"
 )
 
-func describe(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("revcast_"+name, help, labels, nil)
-}
-
 var (
-	buildInfo       = describe("build_info", "1, with the version as a label.", "version")
-	feedConnected   = describe("feed_connected", "1 while connected to NATS.")
-	feedPosition    = describe("feed_position", "The log is here up to this position, without a gap.")
-	feedConfirmed   = describe("feed_confirmed_position", "The last position that a heartbeat confirmed.")
-	feedBatches     = describe("feed_batches_total", "Batches applied.")
-	feedEntries     = describe("feed_entries_total", "Revocations in the batches applied.")
-	feedHeartbeats  = describe("feed_heartbeats_total", "Heartbeats that confirmed the position.")
-	feedMessages    = describe("feed_messages_total", "Live messages and heartbeats, by what they meant.", "decision")
-	feedRejected    = describe("feed_rejected_total", "Live messages that were not looked into, by reason.", "reason")
-	feedAlarms      = describe("feed_alarms_total", "Signs that the log is not the one that was followed.", "kind")
-	feedAsks        = describe("feed_asks_total", "Questions to the authority.")
-	feedAskErrors   = describe("feed_ask_errors_total", "Questions to the authority that failed.")
-	feedSnapshots   = describe("feed_snapshots_total", "Snapshots loaded.")
-	feedStateErrors = describe("feed_state_errors_total", "Failures to write the state file.")
+	buildInfo       = cli.Describe("build_info", "1, with the version as a label.", "version")
+	feedConnected   = cli.Describe("feed_connected", "1 while connected to NATS.")
+	feedPosition    = cli.Describe("feed_position", "The log is here up to this position, without a gap.")
+	feedConfirmed   = cli.Describe("feed_confirmed_position", "The last position that a heartbeat confirmed.")
+	feedBatches     = cli.Describe("feed_batches_total", "Batches applied.")
+	feedEntries     = cli.Describe("feed_entries_total", "Revocations in the batches applied.")
+	feedHeartbeats  = cli.Describe("feed_heartbeats_total", "Heartbeats that confirmed the position.")
+	feedMessages    = cli.Describe("feed_messages_total", "Live messages and heartbeats, by what they meant.", "decision")
+	feedRejected    = cli.Describe("feed_rejected_total", "Live messages that were not looked into, by reason.", "reason")
+	feedAlarms      = cli.Describe("feed_alarms_total", "Signs that the log is not the one that was followed.", "kind")
+	feedAsks        = cli.Describe("feed_asks_total", "Questions to the authority.")
+	feedAskErrors   = cli.Describe("feed_ask_errors_total", "Questions to the authority that failed.")
+	feedSnapshots   = cli.Describe("feed_snapshots_total", "Snapshots loaded.")
+	feedStateErrors = cli.Describe("feed_state_errors_total", "Failures to write the state file.")
+	snapshotBytes   = cli.Describe("snapshot_bytes", "Size of the last snapshot loaded.")
+	snapshotSeconds = cli.Describe("snapshot_duration_seconds", "Time that the last snapshot took to fetch and load.")
+	snapshotEntries = cli.Describe("snapshot_entries", "Revocations in the last snapshot loaded.")
+	snapshotMade    = cli.Describe("snapshot_timestamp_seconds", "When the authority made the last snapshot loaded.")
 )
 
 // feedCollector reports a feed to Prometheus, as it is at the scrape.
@@ -35,6 +35,7 @@ func (c feedCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildInfo, feedConnected, feedPosition, feedConfirmed, feedBatches, feedEntries, feedHeartbeats,
 		feedMessages, feedRejected, feedAlarms, feedAsks, feedAskErrors, feedSnapshots, feedStateErrors,
+		snapshotBytes, snapshotSeconds, snapshotEntries, snapshotMade,
 	} {
 		ch <- d
 	}
@@ -71,4 +72,10 @@ func (c feedCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(feedAskErrors, st.AskErrors)
 	counter(feedSnapshots, st.Snapshots)
 	counter(feedStateErrors, st.StateErrors)
+	if last := st.Snapshot; !last.IssuedAt.IsZero() {
+		gauge(snapshotBytes, float64(last.Bytes))
+		gauge(snapshotSeconds, last.Duration.Seconds())
+		gauge(snapshotEntries, float64(last.Entries))
+		gauge(snapshotMade, float64(last.IssuedAt.UnixMilli())/1000)
+	}
 }

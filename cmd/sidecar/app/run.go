@@ -131,7 +131,7 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		&sidecar.Collector{List: p.list, Verifier: p.verifier}, feedCollector{p.feed.Status},
+		cli.ListCollector{List: p.list}, &sidecar.Collector{List: p.list, Verifier: p.verifier}, feedCollector{p.feed.Status},
 	)
 	if p.sidecar, err = sidecar.New(sidecar.Config{
 		Decider: p.verifier, Upstream: upstream, UpstreamTimeout: cfg.UpstreamTimeout,

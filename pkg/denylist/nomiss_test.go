@@ -1,0 +1,286 @@
+package denylist
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A table that splits, some that only grow, and what every check asks.
+const (
+	crowded = int64(start + 86400) // the window of most entries
+	passing = int64(start)         // what a pruner lets pass, long before the others
+)
+
+// nomissEntry is entry number i of a writer, and nomissToken one that it denies.
+func nomissEntry(writer, i int) Entry {
+	e := Entry{Shape: JTI, Digest: numbered(writer, i), Cutoff: NoCutoff, Expires: crowded, Windowed: true}
+	switch {
+	case i%16 == 0: // asked by every check, next to what expires
+		e.Shape, e.Cutoff, e.Expires, e.Windowed = Sub, start+int64(i), crowded, false
+	case i%16 == 1:
+		e.Shape = Fingerprint
+	case i%16 < 6:
+		e.Expires += 600 * int64(i%1000)
+	}
+	return e
+}
+
+func nomissToken(writer, i int) *Token {
+	e := nomissEntry(writer, i)
+	return asker(e.Expires, min(e.Cutoff, start+int64(i)), e.Shape, e.Digest)
+}
+
+// Whatever way an entry comes in, and whatever happens to others meanwhile, whoever
+// has heard of it finds it.
+func TestNoMiss(t *testing.T) {
+	const (
+		writers   = 4
+		perWriter = 1_000_000 / slowly / writers
+		readers   = 2
+		step      = perWriter / 25
+	)
+	l := fresh()
+	var told [writers]atomic.Int64 // how many of a writer's entries are in
+	var writing, all sync.WaitGroup
+	var done atomic.Bool
+	progress := make(chan struct{}, 1)
+	for w := range writers {
+		writing.Go(func() {
+			r := rand.New(rand.NewPCG(uint64(w), 0))
+			for i := 0; i < perWriter; {
+				var entries []Entry
+				for n := r.IntN(4 * (1 + i%100)); len(entries) <= n && i < perWriter; i++ {
+					entries = append(entries, nomissEntry(w, i))
+				}
+				added := 0
+				switch r.IntN(4) {
+				case 0:
+					for _, e := range entries {
+						added += l.Add(e)
+					}
+				case 1:
+					added = l.Add(entries...)
+				case 2:
+					for s := range Sections(slices.Clone(entries)) {
+						added += l.AddSection(s)
+					}
+				case 3:
+					other := New()
+					other.Add(entries...)
+					added = l.Join(other)
+				}
+				if added != len(entries) {
+					t.Errorf("writer %d: %d entries of %d are new", w, added, len(entries))
+				}
+				if before := told[w].Swap(int64(i)); int(before)/step != i/step {
+					progress <- struct{}{}
+				}
+			}
+		})
+	}
+	var rounds, pruned int
+	all.Go(func() { // other windows fill and pass, in the same tables and in others
+		at := passing
+		for range progress {
+			for i := range 50 {
+				d := numbered(writers, int(at)+i)
+				l.Add(windowed(JTI, d, at), windowed(SID, d, at), Entry{Shape: Sub, Digest: d, Cutoff: start, Expires: at}, Entry{Shape: ClientID, Digest: d, Cutoff: start, Expires: at})
+			}
+			pruned += l.Prune(time.Unix(at, 0).Add(Grace))
+			at += 600
+			rounds++
+		}
+	})
+	var checks atomic.Int64
+	for r := range readers {
+		all.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(r), 1))
+			for last := false; !last; {
+				last = done.Load()
+				for w := range writers {
+					n := int(told[w].Load())
+					look := func(i int) bool {
+						v := l.Check(nomissToken(w, i), now)
+						if v.Status != Revoked || v.Digest != numbered(w, i) {
+							t.Errorf("reader %d: writer %d's entry %d of %d: %+v", r, w, i, n, v)
+							return false
+						}
+						return true
+					}
+					from := max(0, n-8) // what has just come in, and some of the rest
+					if last && r == 0 {
+						from = 0 // at the end, everything
+					}
+					for i := from; i < n; i++ {
+						if !look(i) {
+							return
+						}
+					}
+					for range 8 {
+						if n > 0 && !look(random.IntN(n)) {
+							return
+						}
+					}
+					// Nor is anything found that nobody added.
+					for range 4 {
+						if v := l.Check(nomissToken(writers+1, random.Int()%perWriter), now); v.Status != Clear {
+							t.Errorf("reader %d: what nobody added: %+v", r, v)
+							return
+						}
+					}
+					checks.Add(int64(n - from + 12))
+				}
+			}
+		})
+	}
+	writing.Wait()
+	done.Store(true)
+	close(progress)
+	all.Wait()
+	mustHold(t, l)
+	l.Prune(time.Unix(crowded-3600, 0).Add(Grace))
+	if got := l.Stats().Entries; got != writers*perWriter {
+		t.Errorf("%d entries of %d", got, writers*perWriter)
+	}
+	// The writers and the pruner were in each other's way, or this has shown nothing.
+	depth := find(l.group(crowded), JTI).dir.Load().depth
+	if rounds < 10 || pruned != 200*rounds || depth == 0 {
+		t.Errorf("%d windows passed with %d entries, and the largest table has depth %d", rounds, pruned, depth)
+	}
+	t.Logf("%d checks, %d windows passed with %d entries, depth %d", checks.Load(), rounds, pruned, depth)
+}
+
+// A cut-off that was raised denies from then on what it denies, while the table that
+// holds it is rebuilt again and again.
+func TestNoMissOfARaisedCutoff(t *testing.T) {
+	const subjects, rises = 50, 20_000 / slowly
+	l := fresh()
+	var told [subjects]atomic.Int64
+	var done atomic.Bool
+	var all sync.WaitGroup
+	all.Go(func() {
+		defer done.Store(true)
+		for i := range rises {
+			s := i % subjects
+			cutoff := int64(start + i)
+			if l.Add(Entry{Shape: Sub, Digest: numbered(1, s), Cutoff: cutoff, Expires: crowded}) != 1 {
+				t.Errorf("raising to %d told nothing", cutoff)
+			}
+			told[s].Store(cutoff)
+			l.Add(Entry{Shape: Sub, Digest: numbered(2, i), Cutoff: start, Expires: start})
+			if i%400 == 399 { // grown by now, and shrinks
+				l.Prune(now.Add(-time.Hour))
+				if l.Prune(now.Add(Grace)) == 0 {
+					t.Error("nothing has expired")
+				}
+				l.Prune(now.Add(-time.Hour))
+			}
+		}
+	})
+	for range 2 {
+		all.Go(func() {
+			var tokens [subjects]*Token
+			for last := false; !last; {
+				last = done.Load()
+				for s := range tokens {
+					cutoff := told[s].Load()
+					if cutoff == 0 {
+						continue
+					}
+					if tokens[s] == nil || tokens[s].iat != cutoff {
+						tokens[s] = asker(crowded, cutoff, Sub, numbered(1, s))
+					}
+					if v := l.Check(tokens[s], now); v.Status != Revoked {
+						t.Errorf("subject %d, iat %d: %+v", s, cutoff-start, v)
+						return
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	mustHold(t, l)
+}
+
+// A slot is written while others look beside it: whatever their tags, nobody reads
+// what is not published. Under the race detector this fails otherwise.
+func TestNoMissNorReadOfAnUnfinishedSlot(t *testing.T) {
+	for _, exact := range []bool{true, false} {
+		for range 40 / slowly {
+			l := fresh()
+			r := rand.New(rand.NewPCG(1, 0))
+			entries := make([]Entry, 3000)
+			for i := range entries { // all with the tag that differs least from none
+				entries[i] = Entry{Shape: JTI, Digest: digestOf(key{r.Uint64(), uint64(i)}), Cutoff: NoCutoff, Expires: start, Windowed: exact}
+			}
+			absent := asker(start, start, JTI, digestOf(key{r.Uint64(), 1}), digestOf(key{r.Uint64(), 2}), digestOf(key{0, 3}))
+			var told atomic.Int64
+			var reader sync.WaitGroup
+			reader.Go(func() {
+				for n := 0; n < len(entries); {
+					if n = int(told.Load()); n > 0 {
+						if v := l.Check(asker(start, start, JTI, entries[n-1].Digest), now); v.Status != Revoked {
+							t.Errorf("entry %d: %+v", n-1, v)
+						}
+					}
+					if v := l.Check(absent, now); v.Status != Clear {
+						t.Errorf("what nobody added, after %d: %+v", n, v)
+					}
+				}
+			})
+			for i, e := range entries {
+				l.Add(e)
+				told.Store(int64(i + 1))
+			}
+			reader.Wait()
+		}
+	}
+}
+
+// A check that goes on while its window is dropped, and its shapes with it, asks the
+// other groups all the same.
+func TestNoMissWhileShapesComeAndGo(t *testing.T) {
+	const rounds = 3000 / slowly
+	l := fresh()
+	stays := One(SID, "s")
+	l.Add(Entry{Shape: SID, Digest: stays.Digest("i"), Cutoff: NoCutoff, Expires: crowded})
+	tok := newToken(t, Claims{Issuer: "i", Expires: now, IssuedAt: now, Values: map[string]any{SID: "s", "a": "1", "b": "1", "c": "1"}})
+	var done atomic.Bool
+	var all sync.WaitGroup
+	all.Go(func() {
+		defer done.Store(true)
+		for i := range rounds {
+			for n, shape := range []Shape{"a", "b", "c"} {
+				d := numbered(n, i)
+				l.Add(windowed(shape, d, start), Entry{Shape: shape, Digest: d, Cutoff: NoCutoff, Expires: start})
+				if i%3 == n {
+					l.Add(windowed(SID, d, start))
+				}
+			}
+			if l.Prune(now.Add(Grace)) != 7 {
+				t.Error("not all that expired is gone")
+			}
+			l.Prune(now.Add(-time.Hour))
+		}
+	})
+	for range 2 {
+		all.Go(func() {
+			for last := false; !last; {
+				last = done.Load()
+				if v := l.Check(tok, now); v.Status != Revoked || v.Shape != SID {
+					t.Errorf("%+v", v)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	mustHold(t, l)
+	if st := l.Stats(); st.Entries != 1 || len(st.Shapes) != 1 {
+		t.Errorf("%+v", st)
+	}
+}

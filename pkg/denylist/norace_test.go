@@ -1,0 +1,5 @@
+//go:build !race
+
+package denylist
+
+const slowly = 1
