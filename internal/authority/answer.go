@@ -103,7 +103,7 @@ func newPatientWriter(w http.ResponseWriter) patientWriter {
 
 const (
 	writePiece = 64 << 10
-	copyPiece  = 1 << 20
+	copyPiece  = 256 << 10
 )
 
 func (w patientWriter) Write(p []byte) (n int, err error) {

@@ -36,8 +36,7 @@ type Log interface {
 	// heartbeat. It wraps [wire.ErrGone] where a snapshot is needed instead.
 	Page(ctx context.Context, after uint64, wait time.Duration, nonce string) ([]byte, error)
 	// Snapshot returns a reader of its own, at offset 0, over an encoded and signed
-	// snapshot. The bytes may be shared and don't change. A reader that is also an
-	// [io.Closer] is closed after use.
+	// snapshot, which is closed after use. The bytes don't change.
 	Snapshot(ctx context.Context) (io.ReadSeekCloser, error)
 	// Discovery returns the discovery document. Where Live.URL names an unspecified
 	// host (0.0.0.0, ::), verifiers are given the host that they asked at instead.

@@ -45,6 +45,9 @@ func (l *Log) prove(ctx context.Context, now time.Time, mark bool) {
 		if err == nil {
 			_, err = l.publish(ctx, wire.LogMark, message)
 		}
+		if err != nil {
+			l.markDue.Store(true)
+		}
 		if err != nil && l.cfg.External != nil {
 			return
 		}
@@ -68,11 +71,16 @@ func (l *Log) prune(now time.Time) {
 		now = lived
 	}
 	now = now.Round(0)
-	l.cfg.List.Prune(now)
 	if now.Before(l.pruned.Add(-clockStep)) {
 		l.pruned = now
-		l.startOver(errors.New("the clock was set back, and what had expired by it has not"))
-	} else if now.After(l.pruned) {
+		l.mu.Lock()
+		defer l.mu.Unlock() // against a snapshot of what was dropped too early
+		l.cfg.List.Prune(now)
+		l.startOverLocked(errors.New("the clock was set back, and what had expired by it has not"))
+		return
+	}
+	l.cfg.List.Prune(now)
+	if now.After(l.pruned) {
 		l.pruned = now
 	}
 }

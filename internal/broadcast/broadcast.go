@@ -78,8 +78,10 @@ type Log struct {
 	mistrusted time.Time
 	since      uint64 // the chain starts here, since what came before was lost; usually 0
 	epoch      string
-	track      *wire.Track      // nil until the stream was found
+	track      *wire.Track      // nil until the stream was found, or a snapshot file
 	unproven   bool             // track is as a snapshot file has it, and the log has not confirmed it yet
+	claim      *wire.Snapshot   // that snapshot, until then
+	ownAffair  bool             // starting over has nothing to do with the stream
 	unsaved    []denylist.Entry // told since the last snapshot
 	unsavedMax int
 	caught     bool // the follower has reached what was the end when it started
@@ -105,6 +107,7 @@ type Stats struct {
 	Alarms           uint64 // the stream was lost, rolled back or altered
 	RejectedMessages uint64 // in the stream, without our signature
 	ServerRestarts   uint64 // of the embedded server, to recover from a full disk
+	SnapshotErrors   uint64
 	SnapshotEntries  int
 	SnapshotBytes    int64
 	SnapshotAt       time.Time
@@ -131,7 +134,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		queue: make(chan *request, queueSize), changed: make(chan struct{}), drained: make(chan struct{}),
 		started: cfg.Now(), unsavedMax: maxUnsaved,
 	}
-	l.snapshots.full = make(chan struct{}, 1)
+	l.snapshots.full, l.snapshots.building = make(chan struct{}, 1), make(chan struct{}, 1)
 	var err error
 	if cfg.Embedded != nil {
 		if l.server, err = startEmbedded(*cfg.Embedded, cfg.Signer, cfg.MaxBytes, cfg.Logger); err != nil {
@@ -266,6 +269,7 @@ func (l *Log) Stats() Stats {
 		ServerRestarts: c.serverRestarts.Load(),
 	}
 	last := l.snapshots.current()
+	st.SnapshotErrors = l.snapshots.errors.Load()
 	st.SnapshotEntries, st.SnapshotBytes, st.SnapshotAt, st.SnapshotDuration = last.entries, last.bytes, last.IssuedAt, last.took
 	l.mu.Lock()
 	defer l.mu.Unlock()

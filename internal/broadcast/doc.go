@@ -12,8 +12,12 @@
 //
 //   - Append returns success only after the batch that holds the revocations was
 //     acknowledged by JetStream, which the embedded server does after fsync.
-//   - The stream is the only state. The follower reads all of it on start, and goes
-//     the same way after a lost connection, a restarted server or a new stream.
+//   - The stream is the only state: the snapshot file saves reading it. The follower
+//     takes up the file on start, and reads the stream from there, or all of it where
+//     the stream doesn't confirm the file. After a lost connection, a restarted server
+//     or a new stream it goes the same way.
+//   - A snapshot has every entry of the log up to its position that has not expired.
+//     One that may have others too, of a log that is no more, ends with its process.
 //   - A heartbeat's position and chain come from the follower, never from an
 //     acknowledgement: what a heartbeat claims, the log has handed out.
 //   - A heartbeat's AsOf was taken before a position was fixed that the follower has

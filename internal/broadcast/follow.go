@@ -205,18 +205,22 @@ func (l *Log) takeUp(stream jetstream.Stream, info *jetstream.StreamInfo) (next 
 		info.State.LastSeq >= l.track.Position() && info.State.FirstSeq <= l.track.Position()+1 {
 		return l.track.Position() + 1
 	}
+	same := l.ownAffair || l.claim != nil && epoch == l.epoch && info.State.LastSeq >= l.claim.Position
 	switch {
 	case l.track == nil:
-	case l.unproven && epoch == l.epoch:
+	case same:
 		l.log.Warn("reading the whole log")
 	default:
 		l.counters.alarms.Add(1)
 		l.log.Error("ALARM: the stream may not be what it was; starting over from what it has now",
 			"epoch_was", l.epoch, "epoch", epoch, "position_was", l.track.Position(), "position", info.State.LastSeq)
 	}
-	l.generation++
+	if !same {
+		l.generation++
+		l.claim = nil
+	}
 	l.epoch, l.track, l.asOf, l.caught, l.anew = epoch, nil, time.Time{}, false, false
-	l.recent, l.since, l.lastAcked, l.adding, l.unproven = recent{}, 0, 0, 0, false
+	l.recent, l.since, l.lastAcked, l.adding, l.unproven, l.ownAffair = recent{}, 0, 0, 0, false, false
 	l.own.Clear()
 	first := max(info.State.FirstSeq, 1)
 	if first == 1 || info.State.Msgs == 0 {
@@ -313,8 +317,11 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, meta *jetstr
 		if h := opened.Heartbeat; h != nil && h.Epoch == l.epoch {
 			switch chain, ok := l.track.At(h.Position); {
 			case ok && chain == h.Chain:
-				l.unproven = false
+				if l.unproven {
+					l.unproven, l.claim = false, nil
+				}
 			case ok && l.unproven:
+				l.claim = nil
 				return l.disproved("a mark in the log does not fit the snapshot of the last run")
 			case ok:
 				l.counters.alarms.Add(1)
@@ -328,6 +335,15 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, meta *jetstr
 				}
 			}
 		}
+	}
+	if c := l.claim; c != nil && !l.unproven && l.track != nil && position >= c.Position {
+		// The whole log was read, up to where the snapshot of the last run stands.
+		if chain, ok := l.track.At(c.Position); !ok || chain != c.Chain {
+			l.counters.alarms.Add(1)
+			l.log.Error("ALARM: the snapshot of the last run is not of this log; keeping its entries", "position", c.Position)
+			l.generation++
+		}
+		l.claim = nil
 	}
 	l.recent.add(wire.Record{Position: position, Message: message})
 	if l.track != nil && (position >= r.until || meta.NumPending == 0) {

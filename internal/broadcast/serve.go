@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -88,11 +89,11 @@ func fromStream(ctx context.Context, stream jetstream.Stream, after, end uint64)
 			break
 		}
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			info, err := stream.Info(ctx)
+			info, err := stream.Info(ctx, jetstream.WithDeletedDetails(true))
 			if err != nil {
-				return nil, fmt.Errorf("look up the log's start: %w", err)
+				return nil, fmt.Errorf("look up what the log has: %w", err)
 			}
-			if position < info.State.FirstSeq {
+			if position < info.State.FirstSeq || slices.Contains(info.State.Deleted, position) {
 				return nil, wire.ErrGone
 			}
 			return nil, fmt.Errorf("position %d is not to be had yet", position) // a replica that lags

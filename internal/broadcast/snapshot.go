@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/revcast/revcast/internal/wire"
@@ -28,7 +29,9 @@ const (
 	maxUnsaved  = 1 << 16
 	unsavedPart = 32
 
-	saveRetry = 5 * time.Second
+	// After a failure nothing is tried for so long: on a full disk each try takes the
+	// log's last room.
+	saveRetry = time.Minute
 	// Behind the name of the snapshot's file: while it is being written, and where it
 	// has entries of a log that is no more, so that another process can't go on from it.
 	newSnapshot    = ".new-*"
@@ -42,10 +45,12 @@ const (
 type snapshots struct {
 	path     string
 	full     chan struct{} // of capacity 1: entries wait
-	building sync.Mutex    // one builds, the others wait for it
+	building chan struct{} // of capacity 1: who has put something in builds, the others wait
+	errors   atomic.Uint64
 
-	mu   sync.Mutex // guards last, which only the one who builds changes
-	last made
+	mu     sync.Mutex // guards the rest, which only the one who builds changes
+	last   made
+	failed time.Time // when making one last did
 }
 
 // made is a snapshot on disk.
@@ -53,6 +58,7 @@ type made struct {
 	wire.Snapshot
 	file       string // "": none yet
 	generation uint64 // of the log
+	joined     bool   // it may have entries of a log that is no more
 	entries    int
 	bytes      int64
 	took       time.Duration
@@ -66,13 +72,16 @@ func (s *snapshots) current() made {
 
 // Snapshot opens an encoded, signed snapshot. It may be older than the log's end,
 // but not by so much that reading on from its position would be worse than making
-// a new one.
+// a new one, unless that fails.
 func (l *Log) Snapshot(ctx context.Context) (*os.File, error) {
 	l.settle(ctx)
-	if err := l.renew(); err != nil {
-		return nil, err
-	}
 	s := &l.snapshots
+	if err := l.renew(ctx); err != nil {
+		if !l.usable() {
+			return nil, err
+		}
+		l.log.Warn("serving the last snapshot", "issued_at", s.current().IssuedAt, "error", err)
+	}
 	s.mu.Lock() // against its removal
 	defer s.mu.Unlock()
 	file, err := os.Open(s.last.file)
@@ -83,12 +92,16 @@ func (l *Log) Snapshot(ctx context.Context) (*os.File, error) {
 }
 
 // renew makes a snapshot where the last one will not do.
-func (l *Log) renew() error {
+func (l *Log) renew(ctx context.Context) error {
 	if !l.outdated() {
 		return nil
 	}
-	l.snapshots.building.Lock()
-	defer l.snapshots.building.Unlock()
+	select {
+	case l.snapshots.building <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a snapshot: %w", context.Cause(ctx))
+	}
+	defer func() { <-l.snapshots.building }()
 	l.mu.Lock()
 	caught := l.caught
 	l.mu.Unlock()
@@ -101,13 +114,29 @@ func (l *Log) renew() error {
 	return nil
 }
 
-func (l *Log) outdated() bool {
+// usable reports whether the last snapshot is one of the log as it is.
+func (l *Log) usable() bool {
 	last := l.snapshots.current()
+	_, missing := os.Stat(last.file) // also where there is none yet
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	age := l.now().Sub(last.IssuedAt)
-	return last.file == "" || last.generation != l.generation || age < 0 || age > snapshotOld ||
-		len(l.unsaved)*tailPart > last.entries && age > max(snapshotAge, 10*last.took)
+	return missing == nil && last.generation == l.generation && !l.anew && !l.now().Before(last.IssuedAt)
+}
+
+func (l *Log) outdated() bool {
+	if !l.usable() {
+		return true
+	}
+	s := &l.snapshots
+	s.mu.Lock()
+	last, failed := s.last, s.failed
+	s.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	age := now.Sub(last.IssuedAt)
+	return now.Sub(failed) > saveRetry &&
+		(age > snapshotOld || len(l.unsaved)*tailPart > last.entries && age > max(snapshotAge, 10*last.took))
 }
 
 // tell keeps entries for the next snapshot. The caller holds l.mu.
@@ -128,10 +157,14 @@ func (l *Log) save(ctx context.Context) {
 			return
 		case <-l.snapshots.full:
 		}
-		l.snapshots.building.Lock()
+		l.snapshots.building <- struct{}{}
 		err := l.build()
-		l.snapshots.building.Unlock()
+		<-l.snapshots.building
 		if err == nil || errors.Is(err, errClosing) {
+			continue
+		}
+		if errors.Is(err, errReading) { // soon there will be more that waits than ever
+			_ = l.await(ctx, func() bool { return l.track != nil && !l.anew })
 			continue
 		}
 		l.log.Error("no snapshot was made", "error", err)
@@ -145,38 +178,46 @@ func (l *Log) save(ctx context.Context) {
 // build makes a snapshot of the last one and of what was told since. The caller
 // holds building.
 func (l *Log) build() error {
-	last := l.snapshots.current()
-	began := l.now()
+	s := &l.snapshots
+	last, began := s.current(), l.now()
 	l.mu.Lock()
-	if l.track == nil {
+	floor := l.cfg.List.Floor()
+	if l.track == nil || l.anew || floor > began.Add(clockStep-denylist.Grace).Unix() {
 		l.mu.Unlock()
-		return errReading
+		return errReading // or about to: the clock was set back, and more has been dropped than has expired
 	}
-	next := made{generation: l.generation, Snapshot: wire.Snapshot{
+	next := made{generation: l.generation, joined: l.generation != 1 || l.claim != nil, Snapshot: wire.Snapshot{
 		Epoch: l.epoch, Position: l.track.Position(), Chain: l.track.Chain(), IssuedAt: began,
 	}}
 	told := l.unsaved
 	l.unsaved = nil
 	l.mu.Unlock()
+	l.markDue.Store(true) // after this position, it proves to the next process that the snapshot is of this log
 
-	floor := l.cfg.List.Floor()
 	var lastErr error
 	sections := denylist.Sections(told)
 	if last.file != "" {
-		sections = denylist.Merge(l.kept(last.file, &lastErr), sections, floor)
+		sections = denylist.Merge(l.kept(last, &lastErr), sections, floor)
 	}
 	err := l.encode(&next, wire.Progress(l.log, l.now, "making a snapshot", sections))
 	next.took = l.now().Sub(began)
 
+	s.mu.Lock()
 	if err == nil {
-		l.snapshots.mu.Lock()
 		if last.file != "" && last.file != next.file {
 			_ = os.Remove(last.file)
 		}
-		l.snapshots.last = next
-		l.snapshots.mu.Unlock()
-		l.markDue.Store(true) // it proves to the next process that the snapshot is of this log
+		s.last, s.failed = next, time.Time{}
+	} else if !errors.Is(err, errClosing) {
+		s.errors.Add(1)
+		s.failed = began
 	}
+	damaged := err != nil && isDamage(lastErr)
+	if damaged {
+		s.last = made{}
+	}
+	s.mu.Unlock()
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err == nil {
@@ -185,20 +226,34 @@ func (l *Log) build() error {
 	}
 	told = slices.DeleteFunc(told, func(e denylist.Entry) bool { return denylist.WindowEnd(e.Expires) <= floor })
 	l.unsaved = append(told, l.unsaved...)
-	if lastErr != nil {
-		l.snapshots.mu.Lock()
-		l.snapshots.last = made{}
-		l.snapshots.mu.Unlock()
+	if damaged {
+		l.ownAffair = true
 		l.startOverLocked(fmt.Errorf("the last snapshot can't be read: %w", lastErr))
 	}
 	return fmt.Errorf("make a snapshot: %w", err)
 }
 
-// kept yields the entries of a snapshot file. Where it can't be read, it ends with
-// an error and leaves it in failed too.
-func (l *Log) kept(path string, failed *error) iter.Seq2[denylist.Section, error] {
+var errAnother = errors.New("another one has taken its place")
+
+// isDamage reports whether a file is not what it was, so that trying again is of no
+// use.
+func isDamage(err error) bool {
+	for _, e := range []error{fs.ErrNotExist, wire.ErrFormat, wire.ErrSigner, wire.ErrSignature, errAnother} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// kept yields the entries of a snapshot. Where its file can't be read, or holds
+// another one, it ends with an error and leaves it in failed too.
+func (l *Log) kept(last made, failed *error) iter.Seq2[denylist.Section, error] {
 	return func(yield func(denylist.Section, error) bool) {
-		_, err := l.readFile(path, yield)
+		m, err := l.readFile(last.file, yield)
+		if err == nil && m.Chain != last.Chain {
+			err = errAnother
+		}
 		if *failed = err; err != nil {
 			yield(denylist.Section{}, err)
 		}
@@ -236,7 +291,7 @@ func (l *Log) readFile(path string, yield func(denylist.Section, error) bool) (m
 // that is in it is in the log.
 func (l *Log) encode(m *made, sections iter.Seq2[denylist.Section, error]) error {
 	path := l.snapshots.path
-	if m.generation != 1 {
+	if m.joined {
 		path += joinedSnapshot
 	}
 	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(l.snapshots.path)+newSnapshot)
@@ -262,6 +317,9 @@ func (l *Log) encode(m *made, sections iter.Seq2[denylist.Section, error]) error
 		info, err = file.Stat()
 	}
 	err = errors.Join(err, file.Close())
+	if err == nil && info.Size() > wire.MaxSnapshot {
+		err = fmt.Errorf("it has %d bytes, and verifiers read no more than %d", info.Size(), int64(wire.MaxSnapshot))
+	}
 	if err == nil {
 		err = os.Rename(file.Name(), path)
 	}
@@ -306,7 +364,12 @@ func (l *Log) prepare() error {
 	l.cfg.List.Join(staged.List())
 	m.generation = 1
 	s.last = m
-	l.epoch, l.track, l.generation, l.unproven = m.Epoch, wire.NewTrack(m.Position, m.Chain), 1, true
+	l.epoch, l.track, l.generation, l.unproven, l.claim = m.Epoch, wire.NewTrack(m.Position, m.Chain), 1, true, &m.Snapshot
+	l.pruned = m.IssuedAt
+	if m.IssuedAt.After(began.Add(clockStep)) {
+		l.pruned, l.anew = time.Time{}, true
+		l.log.Warn("the snapshot of the last run is from the future, and may lack what had expired by that clock", "issued_at", m.IssuedAt)
+	}
 	l.unsavedMax = max(maxUnsaved, m.entries/unsavedPart)
 	l.log.Info("took up the snapshot of the last run", "entries", m.entries, "epoch", m.Epoch, "position", m.Position,
 		"took", l.now().Sub(began).Round(time.Millisecond))

@@ -21,6 +21,7 @@ var (
 	snapshotBytes   = cli.Describe("snapshot_bytes", "Size of the last snapshot made.")
 	snapshotSeconds = cli.Describe("snapshot_duration_seconds", "Time that the last snapshot took to make.")
 	snapshotEntries = cli.Describe("snapshot_entries", "Revocations in the last snapshot made.")
+	snapshotErrors  = cli.Describe("snapshot_errors_total", "Times that no snapshot could be made.")
 	snapshotMade    = cli.Describe("snapshot_timestamp_seconds", "When the last snapshot was made.")
 	issuerKeys      = cli.Describe("issuer_keys", "Usable signing keys of an issuer.", "issuer")
 	issuerFailed    = cli.Describe("issuer_keys_fetch_failed", "1 where the last fetch of an issuer's keys failed.", "issuer")
@@ -35,7 +36,7 @@ type collector struct {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		logPosition, logAsOf, logReady, logBatches, logEntries, logErrors, logHeartbeats, logAlarms, logRejected, logRestarts,
-		snapshotBytes, snapshotSeconds, snapshotEntries, snapshotMade, issuerKeys, issuerFailed,
+		snapshotBytes, snapshotSeconds, snapshotEntries, snapshotMade, snapshotErrors, issuerKeys, issuerFailed,
 	} {
 		ch <- d
 	}
@@ -72,6 +73,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(snapshotBytes, float64(st.SnapshotBytes))
 	gauge(snapshotSeconds, st.SnapshotDuration.Seconds())
 	gauge(snapshotEntries, float64(st.SnapshotEntries))
+	counter(snapshotErrors, st.SnapshotErrors)
 	if !st.SnapshotAt.IsZero() {
 		gauge(snapshotMade, float64(st.SnapshotAt.UnixMilli())/1000)
 	}
