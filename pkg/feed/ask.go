@@ -47,7 +47,13 @@ func (f *Feed) ask(ctx context.Context, wait time.Duration) error {
 		f.discoveredAt = f.lastAsk
 	}
 	if !based || lacks {
-		return f.load(ctx)
+		err := f.load(ctx)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if now := f.cfg.Now(); err != nil && based && f.lacks(now) {
+			f.saveAfter = now.Add(rewriteRetry) // the list can do without
+		}
+		return err
 	}
 	err := f.catchUp(ctx, epoch, base, wait, false)
 	var broken *brokenError
@@ -97,7 +103,7 @@ func (f *Feed) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read the snapshot: %w", err)
 	}
-	staged, entries := denylist.NewLoader(), 0 // nothing counts until its signature is known to hold
+	staged, entries, complete := denylist.NewLoader(), 0, false // nothing counts until its signature is known to hold
 	if err := f.take(snapshot, f.progress("loading the snapshot", func(yield func(denylist.Section, error) bool) {
 		for s, err := range sections {
 			entries += len(s.Digests)
@@ -105,8 +111,12 @@ func (f *Feed) load(ctx context.Context) error {
 				return
 			}
 		}
+		complete = true
 	})); err != nil {
 		return fmt.Errorf("read the snapshot: %w", err)
+	}
+	if !complete {
+		return errors.New("the snapshot was not read to its end")
 	}
 	f.list.Join(staged.List())
 	took := f.cfg.Now().Sub(started)
@@ -127,7 +137,13 @@ func (f *Feed) take(snapshot wire.Snapshot, sections iter.Seq2[denylist.Section,
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			h := f.header()
-			h.Epoch, h.Last = snapshot.Epoch, confirmation{Position: snapshot.Position, Chain: snapshot.Chain}
+			switch {
+			case f.nextState.partial:
+				h.Epoch, h.Last = snapshot.Epoch, confirmation{Position: snapshot.Position, Chain: snapshot.Chain}
+			case h.Epoch != snapshot.Epoch || h.Last.Position < snapshot.Position:
+				// The file has what the old one had, and is as complete as that was.
+				h.Epoch, h.Last.Position, h.Last.Chain = snapshot.Epoch, snapshot.Position, snapshot.Chain
+			}
 			return h
 		})
 	}
@@ -187,7 +203,9 @@ func (f *Feed) catchUp(ctx context.Context, epoch string, base point, wait time.
 		case len(page.Records) == 0:
 			return fmt.Errorf("%w: an empty page before the log's end", wire.ErrFormat)
 		}
-		wait = 0
+		if wait = 0; !anew {
+			f.save() // a long way takes many entries
+		}
 	}
 }
 
@@ -208,7 +226,7 @@ func (f *Feed) record(epoch string, r wire.Record, now time.Time) {
 		f.status.Decisions[foreign.String()]++
 	}
 	f.journal(r.Position, r.Message)
-	f.apply(opened)
+	f.apply(opened, true)
 }
 
 // settle makes a point that an answer has confirmed the new base. Where a live
@@ -225,6 +243,9 @@ func (f *Feed) settle(epoch string, at point, h wire.Heartbeat, question uint64,
 	}
 	if f.urgent <= question {
 		f.urgent = 0
+	}
+	if anew && f.state != nil {
+		f.state.partial = false
 	}
 	f.gapSince, f.behind = time.Time{}, time.Time{}
 	f.failures, f.status.LastError = 0, ""

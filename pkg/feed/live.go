@@ -127,7 +127,7 @@ func positionOf(h nats.Header) (uint64, bool) {
 
 // message applies a signed message of the log and notes where it stands. It serves
 // live messages, log pages and the state file. The caller holds f.mu.
-func (f *Feed) message(at uint64, message []byte, opened wire.Opened, now time.Time) {
+func (f *Feed) message(at uint64, message []byte, opened wire.Opened, now time.Time) decision {
 	epoch := ""
 	if opened.Batch != nil {
 		epoch = opened.Batch.Epoch
@@ -139,19 +139,23 @@ func (f *Feed) message(at uint64, message []byte, opened wire.Opened, now time.T
 	switch d {
 	case foreign:
 		f.foreigner(now)
-		return
+		return d
 	case duplicate:
-		f.apply(opened) // nothing new, unless the log was rolled back and nobody has noticed yet
-		return
+		f.apply(opened, false) // nothing new, unless the log was rolled back and nobody has noticed yet
+		return d
 	case conflict:
 		f.hurry()
 	}
 	f.journal(at, message) // first: what has been refused once is refused after kill -9
-	f.apply(opened)
+	f.apply(opened, true)
 	f.watchGap(now)
+	return d
 }
 
-func (f *Feed) apply(opened wire.Opened) {
+// apply adds a batch to the list. What was journaled goes into the state file's next
+// base, where it would else be lost with the frames: that the list knew it already
+// does not mean that the file does.
+func (f *Feed) apply(opened wire.Opened, journaled bool) {
 	if opened.Batch == nil {
 		return
 	}
@@ -162,7 +166,7 @@ func (f *Feed) apply(opened wire.Opened) {
 	f.status.Batches++
 	added := f.list.Add(entries...)
 	f.status.Entries += uint64(added)
-	if added > 0 && f.cfg.StateFile != "" {
+	if (added > 0 || journaled) && f.cfg.StateFile != "" {
 		f.recent = append(f.recent, entries...)
 	}
 }

@@ -73,8 +73,11 @@ type stateFile struct {
 	frames int64         // bytes
 	broken error
 	behind bool // the list has taken in a snapshot that the file lacks
-	count  *uint64
-	log    *slog.Logger
+	// partial says that the list may know more of the log than the file, until the log
+	// after the file's snapshot has been read: a snapshot may be older than the list.
+	partial bool
+	count   *uint64
+	log     *slog.Logger
 }
 
 func (s *stateFile) message(at uint64, message []byte) {
@@ -83,10 +86,10 @@ func (s *stateFile) message(at uint64, message []byte) {
 	}
 }
 
-// confirm does nothing once the file is behind: what it says it is complete up to
-// must be in it.
+// confirm does nothing while the file lacks something: what it says it is complete
+// up to must be in it.
 func (s *stateFile) confirm(c confirmation) {
-	if s == nil || s.behind {
+	if s == nil || s.behind || s.partial {
 		return
 	}
 	payload, err := json.Marshal(c)
@@ -144,7 +147,7 @@ func (s *stateFile) full(recent int) bool {
 // lacks reports whether the state file misses what only a snapshot can give it, and
 // it is time to try. The caller holds f.mu.
 func (f *Feed) lacks(now time.Time) bool {
-	return f.cfg.StateFile != "" && (f.state == nil || f.state.behind) && !now.Before(f.saveAfter)
+	return f.cfg.StateFile != "" && (f.state == nil || f.state.behind || f.state.partial) && !now.Before(f.saveAfter)
 }
 
 // save merges the frames into a new base where there are many, where the file broke
@@ -153,7 +156,7 @@ func (f *Feed) save() {
 	now := f.cfg.Now()
 	f.mu.Lock()
 	s := f.state
-	due := s != nil && !s.behind && (s.broken != nil || f.rekeyed || s.full(len(f.recent))) && !now.Before(f.saveAfter)
+	due := s != nil && !s.behind && !s.partial && (s.broken != nil || f.rekeyed || s.full(len(f.recent))) && !now.Before(f.saveAfter)
 	header := f.header()
 	header.Last.Position, header.Last.Chain = f.position.confirmed.position, f.position.confirmed.chain
 	f.mu.Unlock()
@@ -179,6 +182,7 @@ func (f *Feed) rewrite(snapshot iter.Seq2[denylist.Section, error], header func(
 	f.mu.Lock()
 	old, recent := f.state, slices.Clone(f.recent)
 	next := &stateFile{buffer: &bytes.Buffer{}, count: &f.stateErrors, log: f.log}
+	next.partial = old == nil || old.behind || old.partial
 	f.nextState = next
 	f.mu.Unlock()
 
@@ -216,7 +220,7 @@ func (f *Feed) rewrite(snapshot iter.Seq2[denylist.Section, error], header func(
 	unused := next
 	if err == nil {
 		unused, f.state, f.rekeyed, f.saveFailures = old, next, false, 0
-		f.recent = slices.Delete(f.recent, 0, len(recent))
+		f.recent = slices.Clone(f.recent[len(recent):])
 	} else if snapshotErr == nil {
 		f.stateErrors++
 		f.saveAfter = f.cfg.Now().Add(min(rewriteRetry<<f.saveFailures, maxRewriteRetry))
@@ -326,6 +330,9 @@ func (f *Feed) restore() {
 	if errors.Is(err, os.ErrNotExist) {
 		return
 	}
+	if err != nil { // as on a read-only file system
+		file, err = os.Open(f.cfg.StateFile)
+	}
 	if err == nil {
 		if err = f.read(file); err != nil {
 			_ = file.Close()
@@ -385,14 +392,21 @@ func (f *Feed) read(file *os.File) error {
 	f.rekeyed = len(f.ring) != len(keys) || slices.ContainsFunc(keys, func(k ed25519.PublicKey) bool { return f.ring[wire.KeyIDOf(k)] == nil })
 	f.last = header.Last
 	f.position.rebase(header.Epoch, point{f.last.Position, f.last.Chain}, 0)
-	for size := f.frame(in.r); size > 0; size = f.frame(in.r) {
+	for {
+		size, err := f.frame(in.r)
+		if err != nil {
+			return err
+		}
+		if size == 0 {
+			break
+		}
 		state.frames += size
 	}
 	// Older heartbeats than the one that was confirmed last are stale here too.
 	f.position.asOf = time.UnixMicro(f.last.AsOf)
 	// What comes after the last whole frame was torn, and goes.
 	end := state.base + state.frames
-	if err := file.Truncate(end); err == nil {
+	if err = file.Truncate(end); err == nil {
 		_, err = file.Seek(end, io.SeekStart)
 	}
 	if err != nil {
@@ -459,43 +473,52 @@ func (b *baseReader) header() (h stateHeader, err error) {
 	return h, nil
 }
 
-// frame takes one frame and returns its size; 0 where there is none, or a broken one.
+// frame takes one frame and returns its size; 0 where there is none, or a torn one.
 // Its messages were verified when they were written.
-func (f *Feed) frame(r io.Reader) int64 {
+func (f *Feed) frame(r io.Reader) (int64, error) {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return 0
+		return 0, unlessTorn(err)
 	}
 	size := binary.BigEndian.Uint32(head[1:])
 	if size > wire.MaxMessage+8 {
-		return 0
+		return 0, nil
 	}
 	b := make([]byte, len(head)+int(size)+frameSum)
 	copy(b, head[:])
 	if _, err := io.ReadFull(r, b[len(head):]); err != nil {
-		return 0
+		return 0, unlessTorn(err)
 	}
 	payload, sum := b[len(head):len(b)-frameSum], sha256.Sum256(b[:len(b)-frameSum])
 	if !bytes.Equal(sum[:frameSum], b[len(b)-frameSum:]) {
-		return 0
+		return 0, nil
 	}
 	switch {
 	case head[0] == frameMessage && len(payload) > 8:
 		opened, err := wire.Reopen(payload[8:])
 		if err != nil {
-			return 0 // what comes after it builds on it
+			return 0, fmt.Errorf("read a message: %w", err)
 		}
-		f.apply(opened) // of whatever epoch: the log held it
-		f.message(binary.BigEndian.Uint64(payload), payload[8:], opened, f.cfg.Now())
-		return int64(len(b))
+		if f.message(binary.BigEndian.Uint64(payload), payload[8:], opened, f.cfg.Now()) == foreign {
+			f.apply(opened, true) // of whatever epoch: the log held it
+		}
 	case head[0] == frameConfirm:
 		var c confirmation
 		if err := json.Unmarshal(payload, &c, json.RejectUnknownMembers(true)); err != nil {
-			return 0
+			return 0, fmt.Errorf("read a confirmation: %w", err)
 		}
 		f.last = c
 		f.position.rebase(f.position.epoch, point{c.Position, c.Chain}, 0)
-		return int64(len(b))
+	default:
+		return 0, fmt.Errorf("a frame of kind %q", head[0])
 	}
-	return 0
+	return int64(len(b)), nil
+}
+
+// unlessTorn is nil where a file simply ends.
+func unlessTorn(err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return nil
+	}
+	return fmt.Errorf("read a frame: %w", err)
 }

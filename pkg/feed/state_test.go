@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,6 +45,7 @@ func journaled(t testing.TB, path string) (f *Feed, inBase, inFrames []*denylist
 	if err := f.rewrite(denylist.Sections(base), f.header); err != nil || f.state == nil {
 		t.Fatal(err)
 	}
+	f.state.partial = false // there is no log after it
 	for i := range uint64(3) {
 		jti := fmt.Sprint("frame", i)
 		e, err := wire.EncodeEntry(entry(jti))
@@ -239,6 +241,341 @@ func TestDurableAStateFileThatCanNotBeWrittenIsTriedAgain(t *testing.T) {
 	f.save()
 	if _, err := os.Stat(f.cfg.StateFile); err != nil || f.state.broken != nil {
 		t.Errorf("not written again: %v", err)
+	}
+}
+
+// goesOn makes a feed that has taken up the state file at path.
+func goesOn(t *testing.T, path string) *Feed {
+	t.Helper()
+	f, err := New(denylist.New(), Config{Authority: "http://127.0.0.1:1", StateFile: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.restore()
+	t.Cleanup(func() { kill(f) })
+	return f
+}
+
+// batch makes a message of the log with a revocation of each token.
+func batch(t testing.TB, jtis ...string) (message []byte, tokens []*denylist.Token) {
+	t.Helper()
+	now := time.Now()
+	exp := now.Add(time.Hour)
+	var entries [][]byte
+	for _, jti := range jtis {
+		e, err := wire.EncodeEntry(denylist.Revocation{
+			Issuer: issuer, Selector: denylist.One(denylist.JTI, jti), Expires: exp, ExactExpiry: true, At: now,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries, tokens = append(entries, e), append(tokens, tokenOf(t, jti, exp))
+	}
+	return testSigner().SealBatch("e", now, entries), tokens
+}
+
+// hear hands a message to a feed, as the live subject does.
+func hear(t testing.TB, f *Feed, position uint64, message []byte) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	opened, err := f.ring.Open(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.message(position, message, opened, time.Now())
+}
+
+// heartbeat confirms what a feed has heard.
+func heartbeat(t testing.TB, f *Feed) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	if _, ok := f.clock.at(f.reading(now)); !ok {
+		f.clock.answer(f.reading(now), f.reading(now), now)
+	}
+	f.heartbeat(wire.Heartbeat{
+		Epoch: "e", Position: f.position.track.Position(), Chain: f.position.track.Chain(), AsOf: now, IssuedAt: now,
+	}, now)
+	if f.last.Position != f.position.track.Position() || f.last.AsOf != now.UnixMicro() {
+		t.Fatal("not confirmed")
+	}
+}
+
+func TestDurableARestartAppendsToTheSameStateFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	f, inBase, inFrames := journaled(t, path)
+	kill(f)
+	tokens := append(inBase, inFrames...)
+	for n := range uint64(3) {
+		before := content(t, path)
+		was, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := goesOn(t, path)
+		f.save()
+		if is, err := os.Stat(path); err != nil || !os.SameFile(was, is) || !bytes.Equal(content(t, path), before) {
+			t.Fatalf("restart %d: the file was rewritten: %v", n, err)
+		}
+		if got := revoked(f.list, tokens); got != len(tokens) || f.position.confirmed.position != 3+n || !fresh(f.list) {
+			t.Fatalf("restart %d: %d of %d revocations, at %d, fresh %v", n, got, len(tokens), f.position.confirmed.position, fresh(f.list))
+		}
+		message, more := batch(t, fmt.Sprint("restart", n))
+		hear(t, f, 4+n, message)
+		heartbeat(t, f)
+		tokens = append(tokens, more...)
+		if after := content(t, path); !bytes.HasPrefix(after, before) || len(after) == len(before) {
+			t.Fatalf("restart %d: %d bytes, then %d", n, len(before), len(after))
+		}
+		if n%2 == 0 {
+			kill(f)
+		} else {
+			f.stop()
+		}
+	}
+}
+
+func TestDurableATornTailIsCutOffAndWrittenOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	f, inBase, inFrames := journaled(t, path)
+	confirmed := len(content(t, path))
+	message, last := batch(t, "last")
+	hear(t, f, 4, message)
+	whole := content(t, path)
+	kill(f)
+	longHead := append([]byte{frameMessage}, 0, 0, 0xff, 0xff)
+	rubbish := [][]byte{nil, make([]byte, 700), bytes.Repeat([]byte{0xff}, 700), whole[confirmed:], longHead}
+	for n := confirmed; n <= len(whole); n++ { // every byte of the last frame
+		tail := rubbish[n%len(rubbish)]
+		if n == len(whole) {
+			tail = longHead
+		}
+		torn := append(bytes.Clone(whole[:n]), tail...)
+		if err := os.WriteFile(path, torn, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want := append(append([]*denylist.Token{}, inBase...), inFrames...)
+		f := goesOn(t, path)
+		position := f.position.track.Position()
+		switch {
+		case n == len(whole): // only the rubbish goes
+			want = append(want, last...)
+			if position != 4 {
+				t.Fatalf("with rubbish after it: at %d", position)
+			}
+		case position != 3:
+			if n != confirmed || !bytes.Equal(tail, whole[confirmed:]) {
+				t.Fatalf("cut off at %d: at %d", n, position)
+			}
+		}
+		if got := revoked(f.list, want); got != len(want) {
+			t.Fatalf("cut off at %d: %d of %d revocations", n, got, len(want))
+		}
+		if position == 3 {
+			if got := content(t, path); !bytes.Equal(got, whole[:confirmed]) {
+				t.Fatalf("cut off at %d: the torn tail is still there, %d bytes", n, len(got)-confirmed)
+			}
+			hear(t, f, 4, message) // again
+			want = append(want, last...)
+		}
+		message, more := batch(t, "more")
+		hear(t, f, 5, message)
+		heartbeat(t, f)
+		kill(f)
+		g := goesOn(t, path)
+		if got := revoked(g.list, append(want, more...)); got != len(want)+1 || g.position.confirmed.position != 5 || !fresh(g.list) {
+			t.Fatalf("cut off at %d, then written over: %d of %d revocations, at %d", n, got, len(want)+1, g.position.confirmed.position)
+		}
+		kill(g)
+	}
+}
+
+func TestDurableAStateFileWhoseTornTailStaysIsRewritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state")
+	f, inBase, inFrames := journaled(t, path)
+	kill(f)
+	if err := os.WriteFile(path, append(content(t, path), "torn"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := New(denylist.New(), Config{Authority: "http://127.0.0.1:1", StateFile: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(path) // which can't be cut off
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.read(file); err != nil {
+		t.Fatal(err)
+	}
+	f.save()
+	message, more := batch(t, "more")
+	hear(t, f, 4, message)
+	heartbeat(t, f)
+	kill(f)
+	tokens := append(append(inBase, inFrames...), more...)
+	if g := goesOn(t, path); revoked(g.list, tokens) != len(tokens) || g.position.confirmed.position != 4 {
+		t.Errorf("%d of %d revocations, at %d", revoked(g.list, tokens), len(tokens), g.position.confirmed.position)
+	}
+}
+
+func TestBoundedManyFramesAreMergedIntoTheBase(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		fill func(t *testing.T, f *Feed) []*denylist.Token
+	}{
+		{"bytes", func(t *testing.T, f *Feed) (tokens []*denylist.Token) {
+			for position := uint64(4); !f.state.full(0); position++ {
+				var names []string
+				for i := range 100 {
+					names = append(names, fmt.Sprint(position, ".", i, strings.Repeat("x", 8000)))
+				}
+				message, more := batch(t, names...)
+				hear(t, f, position, message)
+				tokens = append(tokens, more[0], more[99])
+			}
+			return tokens
+		}},
+		{"entries", func(t *testing.T, f *Feed) []*denylist.Token {
+			message, tokens := batch(t, "one", "two")
+			hear(t, f, 4, message)
+			for i := range maxRecent { // as if they had been heard, which would take long
+				e := denylist.Entry{Shape: denylist.JTI, Expires: denylist.WindowEnd(time.Now().Unix()), Windowed: true, Cutoff: denylist.NoCutoff}
+				e.Digest[0], e.Digest[1], e.Digest[2] = byte(i>>16), byte(i>>8), byte(i)
+				f.recent = append(f.recent, e)
+			}
+			return tokens
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "state")
+			f, inBase, inFrames := journaled(t, path)
+			f.save()
+			if f.state.held != 2 {
+				t.Fatal("merged without need")
+			}
+			tokens := append(append(inBase, inFrames...), c.fill(t, f)...)
+			heartbeat(t, f)
+			position := f.position.track.Position()
+			entries, waiting := f.list.Stats().Entries, len(f.recent)
+
+			// One arrives while the file is being written.
+			message, more := batch(t, "meanwhile")
+			heard := false
+			f.cfg.Now = func() time.Time {
+				f.mu.Lock()
+				during := f.nextState != nil && f.nextState.held > 0
+				f.mu.Unlock()
+				if during && !heard {
+					heard = true
+					hear(t, f, position+1, message)
+					f.cfg.Now = time.Now
+					heartbeat(t, f)
+				}
+				return time.Now()
+			}
+			f.save()
+			if !heard {
+				t.Fatal("nothing arrived during the merge: the test is void")
+			}
+			if f.state.held != 2+waiting || f.nextState != nil || f.state.buffer != nil {
+				t.Errorf("%d entries in the base, %d of them from frames", f.state.held, waiting)
+			}
+			if len(f.recent) != 1 { // the one that came meanwhile
+				t.Errorf("%d entries are in memory twice", len(f.recent))
+			}
+			if f.state.full(len(f.recent)) || f.state.frames == 0 || f.state.base+f.state.frames != int64(len(content(t, path))) {
+				t.Errorf("%d bytes in the base and %d after it, of %d", f.state.base, f.state.frames, len(content(t, path)))
+			}
+			noneLeft(t, path)
+			kill(f)
+			g := goesOn(t, path)
+			tokens = append(tokens, more...)
+			if got := revoked(g.list, tokens); got != len(tokens) || g.position.confirmed.position != position+1 || !fresh(g.list) {
+				t.Errorf("after a restart: %d of %d revocations, at %d", got, len(tokens), g.position.confirmed.position)
+			}
+			if got := g.list.Stats().Entries; got < entries {
+				t.Errorf("%d entries, then %d", entries, got)
+			}
+		})
+	}
+}
+
+func TestDurableACrashDuringARewriteLosesNothing(t *testing.T) {
+	dir, copies := filepath.Join(t.TempDir(), "state"), t.TempDir()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f, inBase, inFrames := journaled(t, filepath.Join(dir, "file"))
+	tokens := append(inBase, inFrames...)
+	n := 0
+	crash := func() { // the directory as a crash would leave it
+		t.Helper()
+		if err := os.CopyFS(filepath.Join(copies, fmt.Sprint(n)), os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	var added []denylist.Entry
+	for i := range 3 * denylist.SectionSize {
+		e := denylist.Entry{Shape: denylist.JTI, Expires: denylist.WindowEnd(time.Now().Unix()), Windowed: true, Cutoff: denylist.NoCutoff}
+		e.Digest[0], e.Digest[1] = byte(i>>8), byte(i)
+		added = append(added, e)
+	}
+	message, more := batch(t, "meanwhile")
+	crash()
+	sections := func(yield func(denylist.Section, error) bool) {
+		first := true
+		for s, err := range denylist.Sections(added) {
+			crash()
+			if first {
+				hear(t, f, 4, message)
+				heartbeat(t, f)
+				crash()
+			}
+			if first = false; !yield(s, err) {
+				return
+			}
+		}
+		crash()
+	}
+	if err := f.rewrite(sections, func() stateHeader {
+		crash()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.header()
+	}); err != nil {
+		t.Fatal(err)
+	}
+	crash()
+	kill(f)
+	if n < 8 {
+		t.Fatalf("%d crashes", n)
+	}
+	torn := 0
+	for i := range n {
+		path := filepath.Join(copies, fmt.Sprint(i), "file")
+		if left, _ := filepath.Glob(path + newState); len(left) > 0 {
+			torn++
+		}
+		g := goesOn(t, path)
+		want, position := tokens, uint64(3)
+		if i >= 2 { // the first after "meanwhile" was heard
+			want, position = append(tokens[:5:5], more...), 4
+		}
+		if got := revoked(g.list, want); got != len(want) || g.position.confirmed.position < position || !fresh(g.list) {
+			t.Errorf("crash %d: %d of %d revocations, at %d, fresh %v", i, got, len(want), g.position.confirmed.position, fresh(g.list))
+		}
+		noneLeft(t, path)
+		next, _ := batch(t, "next")
+		hear(t, g, g.position.track.Position()+1, next)
+		heartbeat(t, g)
+		kill(g)
+	}
+	if torn < 5 {
+		t.Errorf("%d of %d crashes left a half-written file", torn, n)
 	}
 }
 
