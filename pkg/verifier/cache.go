@@ -43,8 +43,9 @@ func newCache(size int) (*cache, error) {
 	seed := maphash.MakeSeed()
 	tokens, err := ristretto.NewCache(&ristretto.Config[string, *entry]{
 		NumCounters: 10 * int64(size), MaxCost: int64(size), BufferItems: 64, IgnoreInternalCost: true,
-		// One keyed hash is enough: get compares the whole token.
-		KeyToHash: func(raw string) (uint64, uint64) { return maphash.String(seed, raw), 0 },
+		// One keyed hash is enough, and of the signature's end, which differs between
+		// valid tokens: get compares the whole token.
+		KeyToHash: func(raw string) (uint64, uint64) { return maphash.String(seed, raw[max(0, len(raw)-64):]), 0 },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("couldn't make the signature cache: %w", err)

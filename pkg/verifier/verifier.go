@@ -24,6 +24,7 @@ type Verifier struct {
 	reader  *token.Reader
 	cache   *cache
 	counts  map[Reason]*atomic.Uint64 // the map itself never changes
+	clear   *atomic.Uint64            // the one of Clear
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
@@ -53,6 +54,7 @@ func New(c Config) (*Verifier, error) {
 	for why := range outcomes {
 		v.counts[why] = new(atomic.Uint64)
 	}
+	v.clear = v.counts[Clear]
 	v.running.Go(func() { reader.Run(ctx) })
 	return v, nil
 }
@@ -126,6 +128,10 @@ func refuse(err error) Decision {
 
 // record counts a decision, and logs it unless it allows.
 func (v *Verifier) record(ctx context.Context, d *Decision) {
+	if d.Reason == Clear {
+		v.clear.Add(1)
+		return
+	}
 	v.counts[d.Reason].Add(1)
 	if d.Outcome == Allowed {
 		return
