@@ -184,7 +184,7 @@ func TestFreshOrUnknownAfterAnAbsurdInstant(t *testing.T) {
 // token clear.
 func TestFreshOrUnknownWhileTheListCatchesUp(t *testing.T) {
 	tok, e := token(t, JTI, "x"), byJTI("x", true)
-	for range 1000 {
+	for range 1000 / slowly {
 		l := New(MaxStaleness(time.Minute))
 		l.Advance(now.Add(-time.Hour))
 		var writer sync.WaitGroup

@@ -215,7 +215,9 @@ func (l *List) join(from *table, window int64) (added int) {
 		return 0
 	}
 	if window == 0 {
-		from.expire(l.floor)
+		for lo, more := uint64(0), true; more; {
+			_, lo, more = from.expire(lo, l.floor)
+		}
 	}
 	if from.entries.Load() == 0 {
 		return 0
@@ -249,22 +251,26 @@ func (l *List) Has(e Entry) bool {
 // authority's, so that a clock gone wrong drops nothing that is still needed. An
 // earlier now than before lets entries be added again that were refused as expired.
 func (l *List) Prune(now time.Time) (dropped int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	floor := max(0, now.Add(-Grace).Unix())
-	if floor == l.floor {
+	if !l.setFloor(max(0, now.Add(-Grace).Unix())) {
 		return 0
 	}
-	passed := WindowEnd(floor+1) != WindowEnd(l.floor+1)
-	if l.floor = floor; !passed {
-		return 0 // expiry counts in whole windows
+	// Where there are no windows to drop whole, writers get their turn after each page.
+	for t := l.always.Load(); t != nil; t = t.next.Load() {
+		for lo, more := uint64(0), true; more; {
+			var n int
+			l.mu.Lock()
+			if more = find(&l.always, t.shape) == t; more { // else another list has joined it
+				n, lo, more = t.expire(lo, l.floor)
+			}
+			l.mu.Unlock()
+			dropped += n
+		}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for window, g := range l.groups() {
 		for t, before := g.Load(), g; t != nil; t = t.next.Load() {
-			switch {
-			case window == 0:
-				dropped += t.expire(floor)
-			case window <= floor:
+			if window != 0 && window <= l.floor {
 				dropped += int(t.entries.Swap(0))
 			}
 			if t.entries.Load() > 0 {
@@ -284,6 +290,16 @@ func (l *List) Prune(now time.Time) (dropped int) {
 	})
 	l.windows.Store(&spans)
 	return dropped
+}
+
+// setFloor sets the floor, and reports whether a window has ended since: expiry counts
+// in whole windows.
+func (l *List) setFloor(floor int64) (passed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	passed = WindowEnd(floor+1) != WindowEnd(l.floor+1)
+	l.floor = floor
+	return passed
 }
 
 // Floor returns what [Merge] needs to leave out the same as Prune has dropped: what

@@ -284,3 +284,55 @@ func TestNoMissWhileShapesComeAndGo(t *testing.T) {
 		t.Errorf("%+v", st)
 	}
 }
+
+// Lists that are joined, pruned and added to all at once lose nothing that has not
+// expired. Under the race detector, this shows that a table has one writer at a time.
+func TestFinalWhatMovesBetweenLists(t *testing.T) {
+	const each = 60_000 / slowly
+	lists := [2]*List{fresh(), fresh()}
+	shapes := []Shape{"a", "b", "c", "d", "e", "f", "g"}
+	entry := func(i int) Entry {
+		if i%2 == 0 {
+			return windowed(JTI, numbered(1, i), crowded)
+		}
+		return Entry{Shape: shapes[i%len(shapes)], Digest: numbered(1, i), Cutoff: start, Expires: crowded}
+	}
+	var writing, all sync.WaitGroup
+	var done atomic.Bool
+	for w := range 2 {
+		writing.Go(func() {
+			for i := w * each; i < (w+1)*each; i++ {
+				d := numbered(2, i)
+				lists[w].Add(entry(i), Entry{Shape: shapes[i%len(shapes)], Digest: d, Cutoff: start, Expires: start}, windowed(JTI, d, start))
+			}
+		})
+		all.Go(func() {
+			for !done.Load() {
+				lists[w].Join(lists[1-w])
+			}
+		})
+		all.Go(func() {
+			for !done.Load() {
+				lists[w].Prune(now.Add(Grace))
+				lists[w].Prune(now.Add(-time.Hour))
+				lists[w].Stats()
+			}
+		})
+	}
+	writing.Wait()
+	done.Store(true)
+	all.Wait()
+	lists[0].Join(lists[1])
+	lists[0].Prune(now.Add(Grace))
+	for _, l := range lists {
+		mustHold(t, l)
+	}
+	if got := lists[0].Stats().Entries; got != 2*each {
+		t.Errorf("%d entries of %d", got, 2*each)
+	}
+	for i := range 2 * each {
+		if !lists[0].Has(entry(i)) {
+			t.Fatalf("entry %d is lost", i)
+		}
+	}
+}

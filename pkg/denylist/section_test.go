@@ -5,21 +5,29 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
 	"math/rand/v2"
-	"reflect"
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 )
 
-// ascending makes entries whose digests are from, from+step and so on.
+// ordered returns the digest of that place in an order, in which neighbours may
+// differ in their last bytes only.
+func ordered(n int) (d Digest) {
+	binary.BigEndian.PutUint64(d[:8], uint64(n/3))
+	binary.BigEndian.PutUint64(d[8:], uint64(n%3)<<40)
+	return d
+}
+
+// ascending makes entries whose digests are those of from, from+step and so on.
 func ascending(shape Shape, window int64, from, step, n int) (entries []Entry) {
 	for i := range n {
-		e := Entry{Shape: shape, Cutoff: NoCutoff, Expires: window, Windowed: window != 0}
+		e := Entry{Shape: shape, Digest: ordered(from + i*step), Cutoff: NoCutoff, Expires: window, Windowed: window != 0}
 		if window == 0 {
 			e.Cutoff, e.Expires = int64(from+i*step), start
 		}
-		binary.BigEndian.PutUint64(e.Digest[:], uint64(from+i*step))
 		entries = append(entries, e)
 	}
 	return entries
@@ -34,7 +42,7 @@ func mustMatch(t *testing.T, name string, entries []Entry, want []Section) {
 	r.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 	same := func(how string, got []Section) {
 		t.Helper()
-		if !reflect.DeepEqual(got, want) {
+		if !sameSections(got, want) {
 			var sizes [2][]int
 			for i, sections := range [][]Section{got, want} {
 				for _, s := range sections {
@@ -142,7 +150,7 @@ func TestMergeDropsWhatPruneDropsAroundASectionsEnd(t *testing.T) {
 			want := canonicalSections(left)
 			for at := 0; at <= len(entries); at += max(1, len(entries)/2) {
 				a, b := slices.Clone(entries[:at]), slices.Clone(entries[at:])
-				if got := collect(t, Merge(Sections(a), Sections(b), gone)); !reflect.DeepEqual(got, want) {
+				if got := collect(t, Merge(Sections(a), Sections(b), gone)); !sameSections(got, want) {
 					t.Errorf("%d, %s expired, split at %d: %d sections, not %d", n, name, at, len(got), len(want))
 				}
 			}
@@ -297,12 +305,12 @@ func TestMergeThatIsLeftEarlyLeavesNothingBehind(t *testing.T) {
 // section.
 func TestMergeStreams(t *testing.T) {
 	const sections = 400
-	generate := func(odd uint64) iter.Seq2[Section, error] {
+	generate := func(odd int) iter.Seq2[Section, error] {
 		return func(yield func(Section, error) bool) {
 			s := Section{Shape: JTI, Window: start, Digests: make([]Digest, SectionSize)}
-			for n := range uint64(sections) {
+			for n := range sections {
 				for i := range s.Digests {
-					binary.BigEndian.PutUint64(s.Digests[i][:], 2*(n*SectionSize+uint64(i))+odd)
+					s.Digests[i] = ordered(2*(n*SectionSize+i) + odd)
 				}
 				if !yield(s, nil) {
 					return
@@ -315,7 +323,7 @@ func TestMergeStreams(t *testing.T) {
 	runtime.ReadMemStats(&m[0])
 	n := 0
 	for s, err := range Merge(w[0].of(generate(0)), w[1].of(generate(1)), 0) {
-		if err != nil || len(s.Digests) != SectionSize || binary.BigEndian.Uint64(s.Digests[0][:]) != uint64(n*SectionSize) {
+		if err != nil || len(s.Digests) != SectionSize || s.Digests[0] != ordered(n*SectionSize) {
 			t.Fatalf("section %d: %d digests from %x, %v", n, len(s.Digests), s.Digests[0], err)
 		}
 		if n++; w[0].asked > n/2+2 || w[1].asked > n/2+2 {
@@ -334,7 +342,7 @@ func TestMergePassesOverEmptySections(t *testing.T) {
 	full := collect(t, Sections(ascending(JTI, start, 0, 1, 5000)))
 	holes := []Section{{}, full[0], {Shape: JTI, Window: start}, {}, full[1], {}}
 	for _, b := range [][]Section{nil, {{}}, full, holes} {
-		if got := collect(t, Merge(sequence(holes), sequence(b), 0)); !reflect.DeepEqual(got, full) {
+		if got := collect(t, Merge(sequence(holes), sequence(b), 0)); !sameSections(got, full) {
 			t.Errorf("%d sections, not %d", len(got), len(full))
 		}
 	}
@@ -371,5 +379,114 @@ func TestFinalSectionsInAnyOrder(t *testing.T) {
 	}
 	if st := l.Stats(); st.Entries != 10 || len(st.Shapes) != 1 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// What a Loader makes of sections is the list that they make one by one, whether or
+// not they are canonical.
+func TestFinalLoader(t *testing.T) {
+	full := ascending(JTI, start, 0, 3, 10_000)
+	canonical := collect(t, Sections(slices.Concat(slices.Clone(full), ascending(Sub, 0, 0, 1, 9000), ascending(SID, start, 7, 1, 1), ascending(JTI, start+600, 0, 1, 5000))))
+	backwards := slices.Clone(canonical)
+	slices.Reverse(backwards)
+	raised := ascending(Sub, 0, 0, 1, 9000)
+	for i := range raised {
+		raised[i].Cutoff += int64(i % 2)
+	}
+	repeated := Section{Shape: JTI, Window: start, Digests: []Digest{full[1].Digest, full[0].Digest, full[1].Digest, full[0].Digest}}
+	for name, sections := range map[string][]Section{
+		"nothing":               nil,
+		"an empty section":      {{}, {Shape: JTI, Window: start}},
+		"canonical":             canonical,
+		"the other way round":   backwards,
+		"twice":                 slices.Concat(canonical, canonical),
+		"each twice":            {canonical[0], canonical[0], canonical[4], canonical[4], canonical[0]},
+		"with raised cuts":      slices.Concat(canonical, collect(t, Sections(slices.Clone(raised)))),
+		"a digest twice":        {repeated, repeated},
+		"a digest twice, later": append(slices.Clone(canonical), repeated),
+	} {
+		want, loader := New(), NewLoader()
+		for _, s := range sections {
+			want.AddSection(s)
+			loader.Add(Section{s.Shape, s.Window, slices.Clone(s.Digests), slices.Clone(s.Cuts)})
+		}
+		got := loader.List()
+		mustHold(t, got)
+		if got != loader.List() {
+			t.Errorf("%s: another list", name)
+		}
+		a, b := want.Stats(), got.Stats()
+		if a.Entries != b.Entries || a.Windows != b.Windows || !maps.Equal(a.Shapes, b.Shapes) {
+			t.Errorf("%s: %+v, not %+v", name, b, a)
+		}
+		for _, s := range sections {
+			if n := got.AddSection(s); n != 0 {
+				t.Errorf("%s: %d entries of window %d, shape %s, are new", name, n, s.Window, s.Shape)
+			}
+		}
+		// Of lists with the same tables, and with none.
+		l, entries := New(), a.Entries
+		if n := l.Join(got); n != entries || l.Stats().Entries != entries || got.Stats().Entries != 0 {
+			t.Errorf("%s: %d entries of %d are new to an empty list", name, n, entries)
+		}
+		l.Add(ascending(JTI, start, 1, 3, 10)...)
+		if n := l.Join(want); n != 0 || l.Stats().Entries != entries+10 {
+			t.Errorf("%s: %d entries are new", name, n)
+		}
+		mustHold(t, l)
+	}
+}
+
+// More than a Loader holds back comes out the same.
+func TestFinalLoaderOfMoreThanItHoldsBack(t *testing.T) {
+	const n = (maxRun + 3*SectionSize) / slowly
+	loader := NewLoader()
+	s := Section{Shape: JTI, Window: start}
+	flush := func() {
+		loader.Add(s)
+		clear(s.Digests) // it keeps none of them
+		s.Digests = s.Digests[:0]
+	}
+	for i := range n {
+		if s.Digests = append(s.Digests, ordered(i)); len(s.Digests) == SectionSize {
+			flush()
+		}
+	}
+	flush()
+	l := loader.List()
+	mustHold(t, l)
+	if got := l.Stats(); got.Entries != n || got.Slots > n*5/4 {
+		t.Errorf("%d entries became %+v", n, got)
+	}
+	for i := range n + 1000 {
+		if l.Has(windowed(JTI, ordered(i), start)) != (i < n) {
+			t.Fatalf("entry %d of %d", i, n)
+		}
+	}
+}
+
+// A list's floor tells Merge what Prune has dropped.
+func TestMergeDropsWhatPruneDropped(t *testing.T) {
+	var entries []Entry
+	for i := range int64(60) {
+		entries = append(entries, windowed(JTI, numbered(0, int(i)), start+60*i), Entry{Shape: Sub, Digest: numbered(1, int(i)), Cutoff: start, Expires: start + 60*i})
+	}
+	sections := collect(t, Sections(slices.Clone(entries)))
+	for after := -Grace - time.Hour; after < 2*time.Hour; after += 59 * time.Second {
+		l := New()
+		l.Add(entries...)
+		l.Prune(now.Add(after))
+		left := 0
+		for _, s := range collect(t, Merge(sequence(sections), sequence(nil), l.Floor())) {
+			if left += len(s.Digests); l.AddSection(s) != 0 {
+				t.Errorf("%v: Merge leaves what Prune has dropped", after)
+			}
+		}
+		if got := l.Stats().Entries; left != got {
+			t.Errorf("%v: Merge leaves %d, and Prune %d", after, left, got)
+		}
+	}
+	if l := New(); l.Floor() != 0 || l.Prune(time.Time{}) != 0 || l.Floor() != 0 {
+		t.Errorf("a new list has floor %d", l.Floor())
 	}
 }

@@ -377,18 +377,24 @@ func (t *table) exchange(at int, pages ...rebuilt) {
 	t.dir.Store(next)
 }
 
-// expire drops the cuts of windows that ended at or before floor.
-func (t *table) expire(floor int64) (dropped int) {
+// expire drops the cuts of windows that ended at or before floor from the page that
+// lo lies in. It returns how many, and where the next page begins, if there is one.
+func (t *table) expire(lo uint64, floor int64) (dropped int, next uint64, more bool) {
 	d := t.dir.Load()
-	for at := range d.places() {
-		r := t.part(&d.pages[at], d.pages[at].depth, func(s slot) bool { return WindowEnd(s.Expires) > floor })
-		if gone := t.used[at] - r.used; gone > 0 {
-			t.exchange(at, r)
-			dropped += gone
+	at := d.first(d.place(lo))
+	p := &d.pages[at]
+	left := func(s slot) bool { return WindowEnd(s.Expires) > floor }
+	for s := range p.slots(t.columns) {
+		if !left(s) {
+			dropped++
 		}
 	}
-	t.entries.Add(-int64(dropped))
-	return dropped
+	if dropped > 0 {
+		t.exchange(at, t.rebuild(p, p.depth, t.used[at]-dropped, left))
+		t.entries.Add(-int64(dropped))
+	}
+	next = (lo>>(64-p.depth) + 1) << (64 - p.depth)
+	return dropped, next, next != 0
 }
 
 // size returns the bytes that a table takes, and its slots.

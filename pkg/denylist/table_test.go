@@ -371,7 +371,7 @@ func TestNoFalseRejectionOfAnyToken(t *testing.T) {
 func TestNoFalseRejectionCostsMoreUnderAttack(t *testing.T) {
 	const (
 		victims, chosen = 2000, 10_000
-		lists           = 40
+		lists           = 10 + 30/slowly
 		firstBits       = 11 // of a home: about as many as a table of so many has groups
 	)
 	type place struct{ home, tag uint64 }
@@ -422,7 +422,7 @@ func TestNoFalseRejectionCostsMoreUnderAttack(t *testing.T) {
 			underAttack += falseHits(block, aimed, exact)
 			byChance += falseHits(block, random, exact)
 		}
-		if byChance < 2000 {
+		if byChance < 1000 {
 			t.Errorf("exact %v: %d false hits are too few to tell", exact, byChance)
 		}
 		if underAttack > byChance*6/5 {
@@ -445,7 +445,7 @@ func TestExactWherePagesAreOfDifferentDepths(t *testing.T) {
 	for range maxPage {
 		in = append(in, randomKey(r, 0, 1, r.Uint64N(256)), randomKey(r, 1, 1, r.Uint64N(256)))
 	}
-	for _, more := range []struct{ first, bits uint64 }{{1, 1}, {0b11, 2}, {0b111, 3}} {
+	for _, more := range []struct{ first, bits uint64 }{{1, 1}, {0b11, 2}, {0b111, 3}, {0b00, 2}} { // the last where others are deeper
 		for range maxPage / 2 {
 			in = append(in, randomKey(r, more.first, int(more.bits), r.Uint64N(256)))
 		}
@@ -455,7 +455,7 @@ func TestExactWherePagesAreOfDifferentDepths(t *testing.T) {
 		if !table.add(k, Cut{}) {
 			t.Fatalf("key %d is there already", i)
 		}
-		if d := table.dir.Load(); d.depth != deepest {
+		if d := table.dir.Load(); d.depth != deepest || i%20_000 == 0 {
 			deepest = d.depth
 			if err := table.verify(); err != nil {
 				t.Fatalf("after %d keys, at depth %d: %v", i+1, d.depth, err)
@@ -470,7 +470,7 @@ func TestExactWherePagesAreOfDifferentDepths(t *testing.T) {
 	for at := range d.places() {
 		depths[d.pages[at].depth]++
 	}
-	if deepest != 4 || !maps.Equal(depths, map[uint8]int{1: 1, 2: 1, 3: 1, 4: 2}) {
+	if deepest != 4 || !maps.Equal(depths, map[uint8]int{2: 3, 3: 1, 4: 2}) {
 		t.Errorf("depth %d, pages by depth %v", deepest, depths)
 	}
 	for i, k := range in {
@@ -485,4 +485,73 @@ func TestExactWherePagesAreOfDifferentDepths(t *testing.T) {
 	if slots < len(in) || bytes < 9*slots || bytes > 10*slots {
 		t.Errorf("%d entries, %d slots in %d bytes", len(in), slots, bytes)
 	}
+}
+
+// What is moved from one table to another has the same home in both: taken in that
+// order, it would pile up in the first groups of a table that is still small.
+func TestBoundedWhatIsMovedIsScattered(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 0))
+	from := newTable(JTI, keyColumns)
+	for range 2 * maxPage {
+		from.add(key{r.Uint64(), r.Uint64()}, Cut{})
+	}
+	for range 5000 { // and a page of another size
+		from.add(randomKey(r, 0b10, 2, r.Uint64N(256)), Cut{})
+	}
+	n := int(from.entries.Load())
+	to, moved := newTable(JTI, keyColumns), 0
+	var parts [16]int // of the range of keys
+	for s := range from.scattered() {
+		parts[s.lo>>60]++
+		if moved++; !to.add(s.key, s.Cut) {
+			t.Fatalf("%x comes twice", s.key)
+		}
+		if moved%5000 != 0 {
+			continue
+		}
+		if most := slices.Max(parts[:]); most > moved/16*3/2+50 {
+			t.Errorf("of %d, %d are of one part in 16", moved, most)
+		}
+		if full := to.longest(); full > 300 {
+			t.Errorf("after %d, %d groups in a row are full", moved, full)
+		}
+	}
+	if moved != n {
+		t.Errorf("%d of %d are moved", moved, n)
+	}
+	if err := to.verify(); err != nil {
+		t.Error(err)
+	}
+	for range from.scattered() {
+		break
+	}
+	for _, few := range []int{0, 1, 7, 8} {
+		small, moved := newTable(JTI, cutColumns), 0
+		for i := range few {
+			small.add(key{r.Uint64(), r.Uint64()}, Cut{int64(i), 1})
+		}
+		for s := range small.scattered() {
+			if moved++; small.has(s.key, Cut{s.Cutoff + 1, 1}) || !small.has(s.key, s.Cut) {
+				t.Errorf("%+v is not what was added", s)
+			}
+		}
+		if moved != few {
+			t.Errorf("%d of %d are moved", moved, few)
+		}
+	}
+}
+
+// longest returns the length of the longest run of full groups.
+func (t *table) longest() (longest int) {
+	d := t.dir.Load()
+	for at := range d.places() {
+		p, run := &d.pages[at], 0
+		for _, tags := range p.words[:p.groups] {
+			if run++; hasFree(tags) {
+				run = 0
+			}
+			longest = max(longest, run)
+		}
+	}
+	return longest
 }
