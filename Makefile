@@ -1,5 +1,7 @@
 # Short names for what people run. .ci/run is the whole check.
-.PHONY: help run test check race fuzz bench interop fault build clean
+.PHONY: help run test check race fuzz bench scale interop fault build clean
+
+BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
 help:            ## show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,9 +21,17 @@ race:            ## the same under the race detector
 fuzz:            ## one fuzz target: make fuzz PKG=./internal/wire TARGET=FuzzOpen
 	go test -run '^$$' -fuzz '^$(TARGET)$$' -fuzztime 60s $(PKG)
 
-bench:           ## every benchmark with its reference
-	go test -run '^$$' -bench . -benchtime 2x -count 5 ./internal/broadcast ./pkg/feed
-	go test -run '^$$' -bench . -count 5 ./pkg/denylist ./pkg/verifier
+bench: SHELL := bash
+bench: .SHELLFLAGS := -o pipefail -c
+bench:           ## every benchmark with its reference, and the medians of five runs
+	mkdir -p bin
+	go test -run '^$$' -bench . -benchtime 2x -count 5 ./internal/broadcast ./pkg/feed | tee bin/bench.txt
+	go test -run '^$$' -bench . -count 5 -timeout 30m ./pkg/denylist ./pkg/verifier | tee -a bin/bench.txt
+	go run $(BENCHSTAT) -confidence 0.9 medians=bin/bench.txt
+
+scale:           ## what must hold at ten million entries (minutes)
+	go test -count=1 -tags scale -timeout 30m -v -run '^(TestExact|TestSoakFlat)$$' ./pkg/denylist
+	go test -count=1 -tags scale -timeout 30m -v ./test/scale
 
 interop:         ## other languages and a real identity provider (needs Node)
 	cd test/interop && npm ci --no-audit --no-fund

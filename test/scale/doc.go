@@ -4,6 +4,6 @@
 //
 //	go test -count=1 -tags scale -timeout 30m -v ./test/scale
 //
-// It asserts what issue tables promise, with room for a slow machine, and logs what
-// it measured.
+// It logs what it measured. With -args -keep DIR the authority's data is kept there,
+// and found again the next time.
 package scale

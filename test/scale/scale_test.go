@@ -256,9 +256,10 @@ func snapshot(t *testing.T, authority *harness.Process, issuer *harness.Issuer) 
 		t.Logf("%d revocations answered, p50 %s, p99 %s", len(joined), p50(joined), p99(joined))
 		return p99(joined)
 	}
-	measure(2 * time.Second) // warms everything
+	measure(10 * time.Second) // warms everything
+	resetPeak(t, authority)
+	idle := measure(20 * time.Second)
 	before := usageOf(t, authority)
-	idle := measure(10 * time.Second)
 	resetPeak(t, authority)
 	var made atomic.Int64
 	done := make(chan struct{})
@@ -286,14 +287,23 @@ func snapshot(t *testing.T, authority *harness.Process, issuer *harness.Issuer) 
 	asker.Wait()
 	after := usageOf(t, authority)
 	t.Logf("%d snapshots made meanwhile, the last in %s s", made.Load(), metric(t, authority, "revcast_snapshot_duration_seconds"))
-	t.Logf("p99 %s beside %s: %.2fx; memory %s before, %s at most while they were made: %.2fx of the list",
-		busy, idle, float64(busy)/float64(idle), mb(before.rss), mb(after.peak), float64(after.peak)/float64(before.rss))
+	list, err := strconv.ParseFloat(metric(t, authority, "revcast_list_bytes"), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("p99 %s beside %s: %.2fx", busy, idle, float64(busy)/float64(idle))
+	t.Logf("memory at most %s while revoking, %s while snapshots are made too: the list's %s and %.2f times as much again",
+		mb(before.peak), mb(after.peak), mb(int(list)), float64(after.peak-before.peak)/list)
 	size, err := http.Head(authority.URL + wire.SnapshotPath)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = size.Body.Close()
-	t.Logf("%d bytes on the wire, %.3f an entry", size.ContentLength, float64(size.ContentLength)/float64(*entries))
+	held, err := strconv.ParseFloat(metric(t, authority, "revcast_snapshot_entries"), 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes on the wire for %.0f entries, %.3f each", size.ContentLength, held, float64(size.ContentLength)/held)
 	if made.Load() < 2 {
 		t.Error("too few snapshots were made to say anything")
 	}
