@@ -78,13 +78,15 @@ func (l *Log) Append(ctx context.Context, revocations ...denylist.Revocation) (u
 // once, the answer is no, since storing again is harmless.
 func (l *Log) holds(r *request) (position uint64, held bool) {
 	for _, e := range r.listed {
-		if !l.cfg.List.Has(e) {
+		// Cuts are joined in the list: that it denies as much doesn't mean that one entry of
+		// the log says so, and others may expire earlier.
+		if !e.Windowed || !l.cfg.List.Has(e) {
 			return 0, false
 		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.generation != 1 || !l.caught || l.anew || l.foreign != nil || l.adding > l.track.Position() {
+	if l.generation != 1 || l.claim != nil || !l.caught || l.anew || l.foreign != nil || l.adding > l.track.Position() {
 		return 0, false
 	}
 	return l.track.Position(), true

@@ -80,8 +80,7 @@ type Log struct {
 	epoch      string
 	track      *wire.Track      // nil until the stream was found, or a snapshot file
 	unproven   bool             // track is as a snapshot file has it, and the log has not confirmed it yet
-	claim      *wire.Snapshot   // that snapshot, until then
-	ownAffair  bool             // starting over has nothing to do with the stream
+	claim      *wire.Snapshot   // where the log was known to stand, until reading it again has shown the same
 	unsaved    []denylist.Entry // told since the last snapshot
 	unsavedMax int
 	caught     bool // the follower has reached what was the end when it started

@@ -205,7 +205,8 @@ func (l *Log) takeUp(stream jetstream.Stream, info *jetstream.StreamInfo) (next 
 		info.State.LastSeq >= l.track.Position() && info.State.FirstSeq <= l.track.Position()+1 {
 		return l.track.Position() + 1
 	}
-	same := l.ownAffair || l.claim != nil && epoch == l.epoch && info.State.LastSeq >= l.claim.Position
+	first := max(info.State.FirstSeq, 1)
+	same := l.claim != nil && epoch == l.epoch && info.State.LastSeq >= l.claim.Position
 	switch {
 	case l.track == nil:
 	case same:
@@ -215,14 +216,13 @@ func (l *Log) takeUp(stream jetstream.Stream, info *jetstream.StreamInfo) (next 
 		l.log.Error("ALARM: the stream may not be what it was; starting over from what it has now",
 			"epoch_was", l.epoch, "epoch", epoch, "position_was", l.track.Position(), "position", info.State.LastSeq)
 	}
-	if !same {
+	if !same || first > max(l.claim.Position, 1) { // or it can't be told any more
 		l.generation++
 		l.claim = nil
 	}
 	l.epoch, l.track, l.asOf, l.caught, l.anew = epoch, nil, time.Time{}, false, false
-	l.recent, l.since, l.lastAcked, l.adding, l.unproven, l.ownAffair = recent{}, 0, 0, 0, false, false
+	l.recent, l.since, l.lastAcked, l.adding, l.unproven = recent{}, 0, 0, 0, false
 	l.own.Clear()
-	first := max(info.State.FirstSeq, 1)
 	if first == 1 || info.State.Msgs == 0 {
 		// Nothing came before, or nothing that is still there: every authority and
 		// verifier that starts from here gets the same chain.
@@ -336,14 +336,8 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, meta *jetstr
 			}
 		}
 	}
-	if c := l.claim; c != nil && !l.unproven && l.track != nil && position >= c.Position {
-		// The whole log was read, up to where the snapshot of the last run stands.
-		if chain, ok := l.track.At(c.Position); !ok || chain != c.Chain {
-			l.counters.alarms.Add(1)
-			l.log.Error("ALARM: the snapshot of the last run is not of this log; keeping its entries", "position", c.Position)
-			l.generation++
-		}
-		l.claim = nil
+	if l.claim != nil && !l.unproven && l.track != nil && position >= l.claim.Position {
+		l.compare()
 	}
 	l.recent.add(wire.Record{Position: position, Message: message})
 	if l.track != nil && (position >= r.until || meta.NumPending == 0) {
@@ -374,8 +368,29 @@ func (r *replay) finishLocked() error {
 	if r.log.unproven {
 		return r.log.disproved("no mark in the log has confirmed the snapshot of the last run")
 	}
+	if r.log.track != nil && r.log.claim != nil {
+		r.log.compare()
+	}
 	r.log.caught = r.log.track != nil && !r.log.anew
 	return nil
+}
+
+// compare holds the log, which was read from its start, against where it was known
+// to stand. The caller holds l.mu.
+func (l *Log) compare() {
+	chain, ok := l.track.At(l.claim.Position)
+	switch {
+	case ok && chain == l.claim.Chain:
+		l.claim = nil
+		return
+	case ok:
+		l.counters.alarms.Add(1)
+		l.log.Error("ALARM: the log is not what it was; keeping what is known of the other one", "position", l.claim.Position)
+	default:
+		l.log.Warn("the log no longer reaches back to where it was known", "position", l.claim.Position)
+	}
+	l.generation++
+	l.claim = nil
 }
 
 // disproved has the whole log read. The caller holds l.mu.

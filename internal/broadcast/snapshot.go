@@ -160,7 +160,7 @@ func (l *Log) save(ctx context.Context) {
 		l.snapshots.building <- struct{}{}
 		err := l.build()
 		<-l.snapshots.building
-		if err == nil || errors.Is(err, errClosing) {
+		if err == nil || errors.Is(err, errClosing) || isDamage(err) { // then there will soon be more that waits
 			continue
 		}
 		if errors.Is(err, errReading) { // soon there will be more that waits than ever
@@ -226,11 +226,16 @@ func (l *Log) build() error {
 	}
 	told = slices.DeleteFunc(told, func(e denylist.Entry) bool { return denylist.WindowEnd(e.Expires) <= floor })
 	l.unsaved = append(told, l.unsaved...)
-	if damaged {
-		l.ownAffair = true
-		l.startOverLocked(fmt.Errorf("the last snapshot can't be read: %w", lastErr))
+	if !damaged {
+		return fmt.Errorf("make a snapshot: %w", err)
 	}
-	return fmt.Errorf("make a snapshot: %w", err)
+	if l.claim == nil && l.track != nil {
+		at := next.Snapshot
+		at.Position, at.Chain = l.track.Position(), l.track.Chain()
+		l.claim = &at
+	}
+	l.startOverLocked(fmt.Errorf("the last snapshot can't be read: %w", lastErr))
+	return fmt.Errorf("%w: the last snapshot can't be read: %w", errReading, lastErr)
 }
 
 var errAnother = errors.New("another one has taken its place")
@@ -250,11 +255,15 @@ func isDamage(err error) bool {
 // another one, it ends with an error and leaves it in failed too.
 func (l *Log) kept(last made, failed *error) iter.Seq2[denylist.Section, error] {
 	return func(yield func(denylist.Section, error) bool) {
-		m, err := l.readFile(last.file, yield)
+		wanted := true
+		m, err := l.readFile(last.file, func(s denylist.Section, err error) bool {
+			wanted = yield(s, err)
+			return wanted
+		})
 		if err == nil && m.Chain != last.Chain {
 			err = errAnother
 		}
-		if *failed = err; err != nil {
+		if *failed = err; err != nil && wanted {
 			yield(denylist.Section{}, err)
 		}
 	}

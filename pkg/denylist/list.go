@@ -1,7 +1,6 @@
 package denylist
 
 import (
-	"cmp"
 	"iter"
 	"slices"
 	"sync"
@@ -38,7 +37,7 @@ type span struct {
 }
 
 const (
-	spanSize      = 1024
+	spanSize      = 64
 	windowSeconds = int64(Window / time.Second)
 )
 
@@ -73,21 +72,37 @@ func (l *List) group(window int64) *group {
 	if window == 0 {
 		return &l.always
 	}
-	number := window / windowSeconds
-	for _, s := range *l.windows.Load() {
-		if s.number == number/spanSize {
-			return &s.groups[number%spanSize]
-		}
+	number, spans := window/windowSeconds, *l.windows.Load()
+	if at := spanAt(spans, number/spanSize); at < len(spans) && spans[at].number == number/spanSize {
+		return &spans[at].groups[number%spanSize]
 	}
 	return nil
+}
+
+// spanAt returns the place of the first span from number on.
+func spanAt(spans []span, number int64) int {
+	low, high := 0, len(spans)
+	for low < high {
+		if at := (low + high) / 2; spans[at].number < number {
+			low = at + 1
+		} else {
+			high = at
+		}
+	}
+	return low
 }
 
 // room returns the group of a window, made where there is none.
 func (l *List) room(window int64) *group {
 	g := l.group(window)
 	if g == nil {
-		spans := append(slices.Clone(*l.windows.Load()), span{window / windowSeconds / spanSize, new([spanSize]group)})
-		slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.number, b.number) })
+		s := span{window / windowSeconds / spanSize, new([spanSize]group)}
+		spans := *l.windows.Load()
+		if n := len(spans); n > 0 && spans[n-1].number > s.number {
+			spans = slices.Insert(slices.Clone(spans), spanAt(spans, s.number), s)
+		} else {
+			spans = append(spans, s) // readers of the shorter slice see nothing of it
+		}
 		l.windows.Store(&spans)
 		g = l.group(window)
 	}
@@ -106,6 +121,16 @@ func (l *List) table(shape Shape, window int64) *table {
 		link(g, t)
 	}
 	return t
+}
+
+// unlink takes a table out of its group. Who stands on it goes on from there.
+func unlink(g *group, t *table) {
+	for before := g; before.Load() != nil; before = &before.Load().next {
+		if before.Load() == t {
+			before.Store(t.next.Load())
+			return
+		}
+	}
 }
 
 func link(g *group, t *table) {
@@ -228,12 +253,14 @@ func (l *List) join(from *table, window int64) (added int) {
 		link(g, from)
 		return int(from.entries.Load())
 	}
-	for s := range from.scattered() {
-		if to.add(s.key, s.Cut) {
-			added++
-		}
+	if had := to.entries.Load(); window != 0 && from.entries.Load() > had {
+		// The larger takes in the smaller: writers wait, and live revocations with them.
+		from.addAll(to)
+		link(g, from)
+		unlink(g, to)
+		return int(from.entries.Load() - had)
 	}
-	return added
+	return to.addAll(from)
 }
 
 // Has reports whether adding e would change nothing. It never waits.
@@ -254,12 +281,20 @@ func (l *List) Prune(now time.Time) (dropped int) {
 	if !l.setFloor(max(0, now.Add(-Grace).Unix())) {
 		return 0
 	}
-	// Where there are no windows to drop whole, writers get their turn after each page.
+	var shapes []Shape
 	for t := l.always.Load(); t != nil; t = t.next.Load() {
+		shapes = append(shapes, t.shape)
+	}
+	// Where there are no windows to drop whole, writers get their turn after each page.
+	// Whatever they do in it, only a table that is still here is touched, and only what
+	// lies below the floor of the moment.
+	for _, shape := range shapes {
 		for lo, more := uint64(0), true; more; {
 			var n int
 			l.mu.Lock()
-			if more = find(&l.always, t.shape) == t; more { // else another list has joined it
+			if t := find(&l.always, shape); t == nil {
+				more = false
+			} else {
 				n, lo, more = t.expire(lo, l.floor)
 			}
 			l.mu.Unlock()
@@ -269,14 +304,12 @@ func (l *List) Prune(now time.Time) (dropped int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for window, g := range l.groups() {
-		for t, before := g.Load(), g; t != nil; t = t.next.Load() {
+		for t := g.Load(); t != nil; t = t.next.Load() {
 			if window != 0 && window <= l.floor {
 				dropped += int(t.entries.Swap(0))
 			}
-			if t.entries.Load() > 0 {
-				before = &t.next
-			} else {
-				before.Store(t.next.Load()) // who stands on t goes on from there
+			if t.entries.Load() == 0 {
+				unlink(g, t)
 			}
 		}
 	}

@@ -5,7 +5,8 @@ const maxRun = 1 << 20
 
 // Loader makes a list of canonical sections that come one after the other, as a
 // snapshot has them. It is several times as quick as adding them to a list, since
-// it knows how large each table will be. Not safe for concurrent use.
+// it knows how large each table will be, up to a million entries. Not safe for
+// concurrent use.
 type Loader struct {
 	list *List
 	run  Section // of one table

@@ -298,6 +298,17 @@ func (t *table) fill(scratch *Digest, s Section) {
 	}
 }
 
+// addAll adds what another table of the same shape has, and returns how much of it
+// changed anything.
+func (t *table) addAll(from *table) (added int) {
+	for s := range from.scattered() {
+		if t.add(s.key, s.Cut) {
+			added++
+		}
+	}
+	return added
+}
+
 func raise(at *uint64, v int64) bool {
 	if int64(*at) >= v {
 		return false

@@ -370,9 +370,9 @@ func TestNoFalseRejectionOfAnyToken(t *testing.T) {
 // chance.
 func TestNoFalseRejectionCostsMoreUnderAttack(t *testing.T) {
 	const (
-		victims, chosen = 2000, 10_000
-		lists           = 10 + 30/slowly
-		firstBits       = 11 // of a home: about as many as a table of so many has groups
+		victims, chosen = 2000, 5000
+		lists           = 20 + 20/slowly
+		firstBits       = 10 // of a home: about as many as a table of so many has groups
 	)
 	type place struct{ home, tag uint64 }
 	placeOf := func(k key) place { return place{k.lo >> (64 - firstBits), k.tag()} }
@@ -387,10 +387,11 @@ func TestNoFalseRejectionCostsMoreUnderAttack(t *testing.T) {
 			d := numbered(1, i)
 			targets[placeOf(keyOf(&d))] = true
 		}
+		var s Digest
 		for len(aimed) < chosen {
 			candidate++
 			d := numbered(2, candidate)
-			s := d
+			s = d
 			if targets[placeOf(keyOf(&s))] {
 				aimed = append(aimed, d)
 			}

@@ -253,10 +253,16 @@ func stranger() wire.Signer {
 	return wire.NewSigner(ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, ed25519.SeedSize)))
 }
 
-// oldSnapshot makes a feed whose list knows more than its state file will: the base
-// broke, and the authority's snapshot is from before what only the base had.
-func oldSnapshot(t *testing.T, path string) (s *scripted, f *Feed, tokens []*denylist.Token) {
+// outrun makes a feed whose list knows more of the log than its state file will, since
+// the snapshot that it is about to load is older than what it knew: of six messages,
+// the snapshot has three.
+func outrun(t *testing.T, damaged bool) (s *scripted, f *Feed, path string, tokens []*denylist.Token) {
 	t.Helper()
+	dir := filepath.Join(t.TempDir(), "there")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path = filepath.Join(dir, "state")
 	s = script(t, "e")
 	for i := range 3 {
 		tokens = append(tokens, s.revoke(t, fmt.Sprint("a", i))...)
@@ -265,78 +271,134 @@ func oldSnapshot(t *testing.T, path string) (s *scripted, f *Feed, tokens []*den
 	mustAsk(t, f)
 	for i := range 3 {
 		tokens = append(tokens, s.revoke(t, fmt.Sprint("b", i))...)
-		s.live(t, f, 4+i)
 	}
-	s.beat(f)
-	f.state.frames = 1 << 40
-	f.save() // what came live is in the base now
-	if len(f.recent) > 0 || f.state.held != 6 || f.position.confirmed.position != 6 {
-		t.Fatal("the frames were not merged")
+	if damaged { // the base breaks, and it alone had them
+		for i := range 3 {
+			s.live(t, f, 4+i)
+		}
+		s.beat(f)
+		f.state.frames = 1 << 40
+		f.save()
+		if len(f.recent) > 0 || f.state.held != 6 {
+			t.Fatal("the frames were not merged")
+		}
+		damage(t, path, 50)
+		f.state.frames = 1 << 40
+		f.save()
+	} else { // they came with a snapshot that could not be written
+		if err := os.Rename(dir, dir+"-away"); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(dir+"-away", dir); err != nil {
+			t.Fatal(err)
+		}
 	}
-	damage(t, path, 50)
-	f.state.frames = 1 << 40
-	f.save()
-	if f.state != nil {
-		t.Fatal("the damage was not noticed")
+	if f.position.confirmed.position != 6 || revoked(f.list, tokens) != 6 || f.stateErrors != 1 || f.state != nil && !f.state.behind {
+		t.Fatalf("the test is void: at %d, %+v", f.position.confirmed.position, f.state)
 	}
 	s.change(func() { s.snapshotAt = 3 })
 	f.saveAfter = time.Time{}
-	return s, f, tokens
+	return s, f, path, tokens
+}
+
+// honest checks that a restart from the state file would claim no more than it has.
+func honest(t *testing.T, path string, tokens []*denylist.Token, when string) {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	g, list := restored(t, b, time.Now())
+	if n := revoked(list, tokens); n < len(tokens) && (fresh(list) && g.last.Position > 3 || g.position.confirmed.position > 3) {
+		t.Errorf("%s: %d of %d revocations, at %d, fresh %v", when, n, len(tokens), g.position.confirmed.position, fresh(list))
+	}
+}
+
+func eachOutrun(t *testing.T, test func(t *testing.T, s *scripted, f *Feed, path string, tokens []*denylist.Token)) {
+	for name, damaged := range map[string]bool{"the base was damaged": true, "a newer one could not be written": false} {
+		t.Run(name, func(t *testing.T) {
+			s, f, path, tokens := outrun(t, damaged)
+			test(t, s, f, path, tokens)
+		})
+	}
 }
 
 func TestFreshAStateFileOfAnOlderSnapshotIsNotFreshBeforeTheLogAfterItIsThere(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state")
-	s, f, tokens := oldSnapshot(t, path)
-	check := func(when string) {
-		t.Helper()
-		b, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		g, list := restored(t, b, time.Now())
-		if n := revoked(list, tokens); n < len(tokens) && (fresh(list) || g.position.confirmed.position > 3) {
-			t.Errorf("killed %s: %d of %d revocations, at %d, fresh %v", when, n, len(tokens), g.position.confirmed.position, fresh(list))
-		}
-	}
-	s.change(func() {
-		s.send = func(w http.ResponseWriter, content []byte) {
-			most := len(content) - 80
-			_, _ = w.Write(content[:most])
-			_ = http.NewResponseController(w).Flush()
-			eventually(t, "the new file is begun", func() bool {
-				f.mu.Lock()
-				defer f.mu.Unlock()
-				return f.nextState != nil
-			})
-			s.beat(f)
-			_, _ = w.Write(content[most:])
-		}
-		s.page = func(int) bool {
-			check("with the snapshot loaded")
-			s.beat(f)
-			check("after another heartbeat")
-			return true
+	eachOutrun(t, func(t *testing.T, s *scripted, f *Feed, path string, tokens []*denylist.Token) {
+		s.change(func() {
+			s.send = func(w http.ResponseWriter, content []byte) {
+				most := len(content) - 80
+				_, _ = w.Write(content[:most])
+				_ = http.NewResponseController(w).Flush()
+				eventually(t, "the new file is begun", func() bool {
+					f.mu.Lock()
+					defer f.mu.Unlock()
+					return f.nextState != nil
+				})
+				s.beat(f)
+				_, _ = w.Write(content[most:])
+			}
+			s.page = func(int) bool {
+				honest(t, path, tokens, "killed with the snapshot loaded")
+				s.beat(f)
+				honest(t, path, tokens, "killed after another heartbeat")
+				return true
+			}
+		})
+		mustAsk(t, f)
+		honest(t, path, tokens, "afterwards")
+		if _, list := restored(t, content(t, path), time.Now()); !fresh(list) || revoked(list, tokens) != len(tokens) {
+			t.Errorf("in the end: fresh %v, %d of %d", fresh(list), revoked(list, tokens), len(tokens))
 		}
 	})
-	mustAsk(t, f)
-	check("afterwards")
-	if _, list := restored(t, content(t, path), time.Now()); !fresh(list) || revoked(list, tokens) != len(tokens) {
-		t.Errorf("in the end: fresh %v, %d of %d", fresh(list), revoked(list, tokens), len(tokens))
-	}
+}
+
+func TestFreshAStateFileOfAnOlderSnapshotIsNotFreshWhereTheLogAfterItDoesNotCome(t *testing.T) {
+	eachOutrun(t, func(t *testing.T, s *scripted, f *Feed, path string, tokens []*denylist.Token) {
+		s.change(func() { s.page = func(after int) bool { return after != 3 } })
+		if err := f.ask(t.Context(), 0); err == nil || f.state == nil || f.state.behind {
+			t.Fatal("the log was read after the snapshot: the test is void")
+		}
+		honest(t, path, tokens, "without the log")
+		tokens = append(tokens, s.revoke(t, "c")...)
+		mustAsk(t, f) // from where the list is
+		if revoked(f.list, tokens) != 7 || f.last.Position != 7 {
+			t.Fatal("the list was held up")
+		}
+		honest(t, path, tokens, "with the log after what the list knew")
+		f.state.frames = 1 << 40
+		f.save()
+		s.beat(f)
+		honest(t, path, tokens, "after a merge")
+		f.stop()
+		honest(t, path, tokens, "after an orderly end")
+
+		g := starts(t, s.URL, path)
+		s.change(func() { s.page = nil })
+		mustAsk(t, g)
+		g.save()
+		if h, list := restored(t, content(t, path), time.Now()); revoked(list, tokens) != 7 || !fresh(list) || h.position.confirmed.position != 7 {
+			t.Errorf("in the end: %d of 7 revocations, at %d, fresh %v", revoked(list, tokens), h.position.confirmed.position, fresh(list))
+		}
+	})
 }
 
 func TestFinalWhatWasTakenFromPagesAfterAnOlderSnapshotSurvivesAMerge(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "state")
-	_, f, tokens := oldSnapshot(t, path)
-	mustAsk(t, f)
-	f.state.frames = 1 << 40
-	f.save()
-	if f.state.frames > 1<<20 {
-		t.Fatal("not merged")
-	}
-	if _, list := restored(t, content(t, path), time.Now()); revoked(list, tokens) != len(tokens) {
-		t.Errorf("%d of %d revocations; fresh %v", revoked(list, tokens), len(tokens), fresh(list))
-	}
+	eachOutrun(t, func(t *testing.T, _ *scripted, f *Feed, path string, tokens []*denylist.Token) {
+		mustAsk(t, f)
+		f.state.frames = 1 << 40
+		f.save()
+		if f.state.frames > 1<<20 {
+			t.Fatal("not merged")
+		}
+		if _, list := restored(t, content(t, path), time.Now()); revoked(list, tokens) != len(tokens) {
+			t.Errorf("%d of %d revocations; fresh %v", revoked(list, tokens), len(tokens), fresh(list))
+		}
+	})
 }
 
 // broken are ways in which a snapshot can arrive that is not the authority's.
@@ -456,7 +518,7 @@ func TestFreshAStateFileThatLacksASnapshotIsNotToldThatItIsComplete(t *testing.T
 			f := starts(t, s.URL, path)
 			mustAsk(t, f)
 			last := f.last
-			tokens = append(tokens, s.revoke(t, "only in the snapshot")...)
+			tokens = append(tokens, s.revoke(t, numbered("only in the snapshot", 2*denylist.SectionSize)...)...)
 			s.change(func() {
 				s.send = func(w http.ResponseWriter, content []byte) {
 					if !during {
@@ -502,7 +564,7 @@ func TestFreshAStateFileThatLacksASnapshotIsNotToldThatItIsComplete(t *testing.T
 			if age, ok := list.Age(now); !ok || age < now.Sub(time.UnixMicro(last.Through)) {
 				t.Errorf("%s old, %v", age, ok)
 			}
-			if revoked(list, tokens[:1]) != 1 || revoked(list, tokens[2:]) != 1 {
+			if revoked(list, tokens[:1]) != 1 || revoked(list, tokens[len(tokens)-1:]) != 1 {
 				t.Error("the old file lost what it had, or what came live")
 			}
 
