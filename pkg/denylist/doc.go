@@ -36,7 +36,8 @@
 // digest, 72 are compared, and one that was never added is found by chance with a
 // probability of at most 2^-64 / 254 for each entry of the table: 2.2e-15 where ten
 // million entries share a window, 1.5e-17 where they are spread over a day. The
-// permutation is secret, so nobody can choose a revocation that does better. Where
+// permutation is secret, so nobody can choose a revocation that does better. By the
+// same chance [List.Has] answers for an entry that is not there. Where
 // every check asks, and a token's arrays may ask for many digests, all 128 bits are
 // compared, and no two digests are ever mistaken for each other.
 //

@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	groupSize  = 8       // slots whose tags share a word
-	groupFill  = 7       // how many of them are used at most, on average over a page
+	groupSize  = 7       // slots whose tags share a word
 	maxPage    = 1 << 16 // entries; a page that outgrows it is split
 	maxDepth   = 48
 	oneInEach  = 0x0101010101010101
-	highInEach = 0x8080808080808080
+	highInEach = 0x80808080808080 // of the slots
+	tagBits    = 1<<(8*groupSize) - 1
 )
 
 // scramble is AES under a key that only this process knows: a permutation of
@@ -41,6 +41,10 @@ type key struct{ lo, hi uint64 }
 
 // tag is the first byte of hi, but never 0, which marks a free slot.
 func (k key) tag() uint64 { return max(k.hi>>56, 1) }
+
+// passed marks a group that was full when a key which is like k in three bits came to
+// it, and went on to the next.
+func (k key) passed() uint64 { return 1 << (8*groupSize + k.lo%8) }
 
 // keyOf scrambles d in place.
 func keyOf(d *Digest) key {
@@ -71,10 +75,11 @@ type directory struct {
 	pages []page
 }
 
-// page is a hash table with open addressing. Its filter is a word of eight tags
-// for each group of eight slots, all together at its front: a key that isn't there
-// costs one look at them, most often. A slot is written before its tag, which is
-// what publishes it, and lo and hi never change after.
+// page is a hash table with open addressing. Its filter is a word for each group of
+// seven slots, all together at its front: their tags, and which keys passed the
+// group when it was full. A key that isn't there costs one look at them, most often.
+// A slot is written before its tag, which is what publishes it, and lo and hi never
+// change after.
 type page struct {
 	words  []uint64 // the tags of each group, then column by column a word for each slot
 	groups uint64   // of slots
@@ -91,12 +96,13 @@ func newTable(shape Shape, columns int) *table {
 // the allocator has to give away.
 func newPage(entries, columns int, depth uint8) page {
 	width := 1 + groupSize*columns
-	words := slices.Grow([]uint64(nil), (entries/groupFill+1)*width)
+	words := slices.Grow([]uint64(nil), ((entries+1)*8/(7*groupSize)+1)*width)
 	groups := cap(words) / width
 	return page{depth: depth, groups: uint64(groups), words: words[:groups*width]}
 }
 
-func (p *page) room() int { return groupFill * int(p.groups) }
+// room is for seven of eight slots, so that some group is never full.
+func (p *page) room() int { return groupSize * int(p.groups) * 7 / 8 }
 
 // home is the group in which a key's search begins.
 func (p *page) home(lo uint64) uint64 {
@@ -126,7 +132,7 @@ func (p *page) find(k key, columns int) (slot, falseHits int) {
 			}
 			falseHits++
 		}
-		if hasFree(tags) { // else it would be there
+		if tags&k.passed() == 0 { // else it may have gone on
 			return -1, falseHits
 		}
 		if g++; g == p.groups {
@@ -139,6 +145,7 @@ func (p *page) find(k key, columns int) (slot, falseHits int) {
 func (p *page) put(k key, c Cut, columns int) {
 	g := p.home(k.lo)
 	for !hasFree(p.words[g]) { // only the writer writes, so it may read as it likes
+		atomic.StoreUint64(&p.words[g], p.words[g]|k.passed())
 		if g++; g == p.groups {
 			g = 0
 		}
@@ -163,7 +170,7 @@ type slot struct {
 func (p *page) slots(columns int) iter.Seq[slot] {
 	return func(yield func(slot) bool) {
 		for g, tags := range p.words[:p.groups] {
-			for i := g * groupSize; tags != 0; i, tags = i+1, tags>>8 { // a group fills from its first slot
+			for i, tags := g*groupSize, tags&tagBits; tags != 0; i, tags = i+1, tags>>8 { // a group fills from its first slot
 				if !yield(p.slot(i, tags&0xff, columns)) {
 					return
 				}
@@ -190,7 +197,7 @@ func (t *table) scattered() iter.Seq[slot] {
 				if g >= p.groups {
 					continue
 				}
-				for i, tags := int(g)*groupSize, p.words[g]; tags != 0; i, tags = i+1, tags>>8 {
+				for i, tags := int(g)*groupSize, p.words[g]&tagBits; tags != 0; i, tags = i+1, tags>>8 {
 					if !yield(p.slot(i, tags&0xff, t.columns)) {
 						return
 					}
@@ -366,7 +373,7 @@ func (t *table) part(p *page, depth uint8, keep func(slot) bool) rebuilt {
 func (t *table) rebuild(p *page, depth uint8, n int, keep func(slot) bool) rebuilt {
 	r := rebuilt{newPage(n+n/8, t.columns, depth), n}
 	for g, tags := range p.words[:p.groups] {
-		for i := g * groupSize; tags != 0; i, tags = i+1, tags>>8 {
+		for i, tags := g*groupSize, tags&tagBits; tags != 0; i, tags = i+1, tags>>8 {
 			if s := p.slot(i, tags&0xff, t.columns); keep == nil || keep(s) {
 				r.put(s.key, s.Cut, t.columns)
 			}

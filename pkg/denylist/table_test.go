@@ -93,19 +93,19 @@ func (t *table) verify() error {
 
 // verify takes what the first bits of all its keys must be, and how many they are.
 func (p *page) verify(columns int, prefix uint64, used int) error {
-	if p.groups == 0 || len(p.words) != int(p.groups)*(1+8*columns) || used > p.room() || p.room() > max(maxPage, used)*5/4+40 {
-		return fmt.Errorf("%d slots of %d are used, in %d words", used, p.groups*8, len(p.words))
+	if p.groups == 0 || len(p.words) != int(p.groups)*(1+groupSize*columns) || used > p.room() || p.room() > max(maxPage, used)*5/4+40 {
+		return fmt.Errorf("%d slots of %d are used, in %d words", used, p.groups*groupSize, len(p.words))
 	}
 	n := 0
-	for i := range int(p.groups) * 8 {
-		lo, tag := p.column(0)[i], p.words[i/8]>>(i%8*8)&0xff
+	for i := range int(p.groups) * groupSize {
+		lo, tag := p.column(0)[i], p.words[i/groupSize]>>(i%groupSize*8)&0xff
 		if tag == 0 {
 			for c := range columns {
 				if p.column(c)[i] != 0 {
 					return fmt.Errorf("slot %d has no tag, and yet %x", i, p.column(c)[i])
 				}
 			}
-			if rest := p.words[i/8] >> (i % 8 * 8); rest != 0 {
+			if rest := p.words[i/groupSize] & tagBits >> (i % groupSize * 8); rest != 0 {
 				return fmt.Errorf("slot %d is free, and one behind it is not", i)
 			}
 			continue
@@ -147,9 +147,9 @@ func under(block cipher.Block, do func()) {
 	do()
 }
 
-// randomKey makes keys that begin with so many bits of first.
+// randomKey makes keys that begin with so many bits of first, and pass the same groups.
 func randomKey(r *rand.Rand, first uint64, n int, tag uint64) key {
-	return key{first<<(64-n) | r.Uint64()>>n, tag<<56 | r.Uint64()>>8}
+	return key{(first<<(64-n) | r.Uint64()>>n) &^ 7, tag<<56 | r.Uint64()>>8}
 }
 
 func TestExactKeysSurviveTheScramble(t *testing.T) {
@@ -198,7 +198,7 @@ func TestExactWhereAllShareAHomeAndATag(t *testing.T) {
 			}
 			if columns == cutColumns { // where all 128 bits count
 				for _, k := range in {
-					out = append(out, key{k.lo, k.hi ^ 1}, key{k.lo ^ 1, k.hi})
+					out = append(out, key{k.lo, k.hi ^ 1}, key{k.lo ^ 8, k.hi})
 				}
 			}
 			for i, k := range in {
