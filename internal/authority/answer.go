@@ -103,7 +103,9 @@ func newPatientWriter(w http.ResponseWriter) patientWriter {
 
 const (
 	writePiece = 64 << 10
-	copyPiece  = 256 << 10
+	copyPiece  = 1 << 20
+	// A piece has longer than a small one: a reader that takes 9 KB a second is served.
+	copyPatience = 4 * patience
 )
 
 func (w patientWriter) Write(p []byte) (n int, err error) {
@@ -121,7 +123,7 @@ func (w patientWriter) Write(p []byte) (n int, err error) {
 // it was told shows it.
 func (w patientWriter) copy(r io.Reader) {
 	for {
-		_ = w.control.SetWriteDeadline(time.Now().Add(patience))
+		_ = w.control.SetWriteDeadline(time.Now().Add(copyPatience))
 		if _, err := io.CopyN(w.ResponseWriter, r, copyPiece); err != nil {
 			return
 		}

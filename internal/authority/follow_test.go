@@ -317,7 +317,7 @@ func TestSlowPeersAreCutOff(t *testing.T) {
 
 	d = &deadlines{ResponseRecorder: httptest.NewRecorder()}
 	a.ServeHTTP(d, httptest.NewRequest(http.MethodGet, wire.SnapshotPath, nil))
-	if len(d.write) < 4 || !within(d.write[2], patience) || !d.write[len(d.write)-1].IsZero() {
+	if len(d.write) < 4 || !within(d.write[2], copyPatience) || !d.write[len(d.write)-1].IsZero() {
 		t.Errorf("a snapshot: %v", d.write)
 	}
 }

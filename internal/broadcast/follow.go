@@ -274,6 +274,9 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, meta *jetstr
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.anew { // since a moment ago: this will be read again, and it proves nothing now
+		return errReading
+	}
 	l.tell(entries)
 	if l.track == nil {
 		if r.first == 0 {

@@ -605,6 +605,34 @@ func TestDurableASnapshotDamagedInUseIsMadeAnewFromTheLog(t *testing.T) {
 	}
 }
 
+func TestDurableADamagedSnapshotIsNoAlarmForTheLogThatGoesOn(t *testing.T) {
+	pace := &pacer{Handler: slog.NewTextHandler(t.Output(), nil)}
+	l := keeping(t, t.TempDir(), func(c *Config) { c.Logger = slog.New(pace) })
+	reached, goOn := make(chan struct{}), make(chan struct{})
+	pace.stop = sync.OnceFunc(func() { close(reached); <-goOn })
+	rs := l.add(t, "a")
+	l.snapshot(t)
+	if _, err := l.publish(t.Context(), wire.LogBatch, []byte("stop")); err != nil {
+		t.Fatal(err)
+	}
+	<-reached // the follower has it in hand, when the damage is noticed
+	if err := os.Remove(l.snapshots.current().file); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Snapshot(t.Context()); err == nil {
+		t.Error("the damage was not noticed")
+	}
+	close(goOn)
+	rs = append(rs, l.store(t, "b"))
+	l.knows(t, rs...)
+	if _, list := l.snapshot(t); lacking(list, rs[:1]) > 0 {
+		t.Error("the snapshot lacks what was there before")
+	}
+	if l.gen() != 1 || l.Stats().Alarms > 0 {
+		t.Errorf("generation %d, %d alarms: the log is as it was", l.gen(), l.Stats().Alarms)
+	}
+}
+
 func TestFinalTheNextSnapshotHoldsWhatOnlyTheOldLogHeld(t *testing.T) {
 	on, js := lone(t)
 	path := filepath.Join(t.TempDir(), "snapshot")

@@ -336,3 +336,62 @@ func TestFinalWhatMovesBetweenLists(t *testing.T) {
 		}
 	}
 }
+
+// Where the other list has more, its table takes the place of ours: at no time is
+// there neither.
+func TestNoMissWhileTheLargerTakesInTheSmaller(t *testing.T) {
+	const first, rounds = 30, 160 / slowly
+	var current atomic.Pointer[List]
+	var tokens [2 * first]*Token
+	for i := range tokens {
+		tokens[i] = asker(crowded, start, JTI, numbered(0, i))
+	}
+	begin := func() *List {
+		l := fresh()
+		for i := range tokens { // in one window, and for every check
+			l.Add(Entry{Shape: JTI, Digest: numbered(0, i), Cutoff: start, Expires: crowded, Windowed: i%2 == 0})
+		}
+		return l
+	}
+	current.Store(begin())
+	var done atomic.Bool
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			for !done.Load() {
+				l := current.Load()
+				for i, tok := range tokens {
+					if v := l.Check(tok, now); v.Status != Revoked {
+						t.Errorf("entry %d: %+v", i, v)
+						return
+					}
+				}
+			}
+		})
+	}
+	n := 0
+	for range rounds {
+		l := begin()
+		current.Store(l)
+		held := len(tokens)
+		for size := 2 * first; size < 1000; size *= 2 {
+			other := New()
+			for i := range size {
+				n++
+				other.Add(Entry{Shape: JTI, Digest: numbered(1, n), Cutoff: start, Expires: crowded, Windowed: true})
+				if i%10 == 0 { // and some that both have
+					other.Add(Entry{Shape: JTI, Digest: numbered(0, i/10%first*2), Cutoff: start, Expires: crowded, Windowed: true})
+				}
+			}
+			if got := l.Join(other); got != size {
+				t.Errorf("%d entries of %d are new", got, size)
+			}
+			if held += size; l.Stats().Entries != held {
+				t.Errorf("%d entries of %d", l.Stats().Entries, held)
+			}
+		}
+		mustHold(t, l)
+	}
+	done.Store(true)
+	all.Wait()
+}

@@ -403,6 +403,7 @@ func TestFinalLoader(t *testing.T) {
 		"each twice":            {canonical[0], canonical[0], canonical[4], canonical[4], canonical[0]},
 		"with raised cuts":      slices.Concat(canonical, collect(t, Sections(slices.Clone(raised)))),
 		"a digest twice":        {repeated, repeated},
+		"a digest in a row":     {{Shape: JTI, Window: start, Digests: []Digest{full[0].Digest, full[0].Digest, full[1].Digest}}},
 		"a digest twice, later": append(slices.Clone(canonical), repeated),
 	} {
 		want, loader := New(), NewLoader()

@@ -96,7 +96,7 @@ func (p *page) verify(columns int, prefix uint64, used int) error {
 	if p.groups == 0 || len(p.words) != int(p.groups)*(1+groupSize*columns) || used > p.room() || p.room() > max(maxPage, used)*5/4+40 {
 		return fmt.Errorf("%d slots of %d are used, in %d words", used, p.groups*groupSize, len(p.words))
 	}
-	n := 0
+	n, passed := 0, make([]uint64, p.groups)
 	for i := range int(p.groups) * groupSize {
 		lo, tag := p.column(0)[i], p.words[i/groupSize]>>(i%groupSize*8)&0xff
 		if tag == 0 {
@@ -121,8 +121,16 @@ func (p *page) verify(columns int, prefix uint64, used int) error {
 		if at, _ := p.find(k, columns); at != i {
 			return fmt.Errorf("%x lies in slot %d and is found in slot %d", k, i, at)
 		}
+		for g := p.home(lo); g != uint64(i/groupSize); g = (g + 1) % p.groups {
+			passed[g] |= k.passed()
+		}
 		if p.depth > 0 && lo>>(64-p.depth) != prefix {
 			return fmt.Errorf("%x lies among the keys that begin with %x of %d bits", k, prefix, p.depth)
+		}
+	}
+	for g, tags := range p.words[:p.groups] {
+		if tags&^tagBits != passed[g] || passed[g] != 0 && hasFree(tags) {
+			return fmt.Errorf("group %d of tags %x is marked as passed, and should be by %x", g, tags, passed[g])
 		}
 	}
 	if n != used {
@@ -222,6 +230,38 @@ func TestExactWhereAllShareAHomeAndATag(t *testing.T) {
 				if _, hit, falseHits := table.lookup(k); hit || falseHits != c.n {
 					t.Fatalf("%s, %d columns: key %d of those that aren't there: hit %v, after %d false ones", name, columns, i, hit, falseHits)
 				}
+			}
+		}
+	}
+}
+
+// A group is passed by keys of some kinds and not of others: whichever they are, all
+// that was added is found, and nothing else.
+func TestExactWhicheverKeysPassedAGroup(t *testing.T) {
+	r := rand.New(rand.NewPCG(6, 0))
+	for kinds := range 256 {
+		table := newTable(JTI, keyColumns)
+		var in, out []key
+		for i := range 200 {
+			k := key{0xfffff<<44 | r.Uint64()>>20, 0x42 << 56}
+			if i%2 == 0 && kinds>>(k.lo%8)&1 != 0 {
+				table.add(k, Cut{})
+				in = append(in, k)
+			} else {
+				out = append(out, k)
+			}
+		}
+		if err := table.verify(); err != nil {
+			t.Fatalf("kinds %08b: %v", kinds, err)
+		}
+		for _, k := range in {
+			if _, hit, _ := table.lookup(k); !hit {
+				t.Errorf("kinds %08b: %x is not found", kinds, k)
+			}
+		}
+		for _, k := range out {
+			if _, hit, falseHits := table.lookup(k); hit || falseHits > len(in) {
+				t.Errorf("kinds %08b: %x: found %v, after %d false hits", kinds, k, hit, falseHits)
 			}
 		}
 	}
