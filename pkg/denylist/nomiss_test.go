@@ -369,6 +369,8 @@ func TestNoMissWhileTheLargerTakesInTheSmaller(t *testing.T) {
 			}
 		})
 	}
+	defer all.Wait()
+	defer done.Store(true)
 	n := 0
 	for range rounds {
 		l := begin()
@@ -392,6 +394,4 @@ func TestNoMissWhileTheLargerTakesInTheSmaller(t *testing.T) {
 		}
 		mustHold(t, l)
 	}
-	done.Store(true)
-	all.Wait()
 }
