@@ -1,7 +1,9 @@
 package denylist
 
 import (
+	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -288,9 +290,12 @@ func TestNoMissWhileShapesComeAndGo(t *testing.T) {
 // Lists that are joined, pruned and added to all at once lose nothing that has not
 // expired. Under the race detector, this shows that a table has one writer at a time.
 func TestFinalWhatMovesBetweenLists(t *testing.T) {
-	const each = 60_000 / slowly
+	const each = 100_000 / slowly
 	lists := [2]*List{fresh(), fresh()}
-	shapes := []Shape{"a", "b", "c", "d", "e", "f", "g"}
+	var shapes [10]Shape
+	for i := range shapes {
+		shapes[i] = Shape(fmt.Sprint(i))
+	}
 	entry := func(i int) Entry {
 		if i%2 == 0 {
 			return windowed(JTI, numbered(1, i), crowded)
@@ -309,6 +314,7 @@ func TestFinalWhatMovesBetweenLists(t *testing.T) {
 		all.Go(func() {
 			for !done.Load() {
 				lists[w].Join(lists[1-w])
+				runtime.Gosched()
 			}
 		})
 		all.Go(func() {
@@ -394,4 +400,44 @@ func TestNoMissWhileTheLargerTakesInTheSmaller(t *testing.T) {
 		}
 		mustHold(t, l)
 	}
+}
+
+// A list that is pruned while another one takes its entries has no more to say in
+// what becomes of them.
+func TestFinalWhatIsTakenWhileItIsPruned(t *testing.T) {
+	const tables, each, rounds = 60, 200, 1 + 40/slowly
+	missed := 0
+	for round := range rounds {
+		l, other := fresh(), fresh()
+		for i := range tables * each {
+			shape := Shape(fmt.Sprint(i / each))
+			l.Add(Entry{Shape: shape, Digest: numbered(0, i), Cutoff: start, Expires: start}, Entry{Shape: shape, Digest: numbered(1, i), Cutoff: start, Expires: crowded})
+		}
+		var pruner sync.WaitGroup
+		pruner.Go(func() { l.Prune(now.Add(Grace)) })
+		for l.Stats().Entries == 2*tables*each {
+			runtime.Gosched()
+		}
+		other.Join(l)
+		if other.Stats().Entries == tables*each {
+			missed++ // it was pruned by then
+		}
+		for i := range 2000 { // to what is pruned last
+			other.Add(Entry{Shape: "0", Digest: numbered(2, i), Cutoff: start, Expires: crowded})
+		}
+		pruner.Wait()
+		for _, l := range []*List{l, other} {
+			mustHold(t, l)
+		}
+		other.Prune(now.Add(Grace))
+		if got := other.Stats().Entries; got != tables*each+2000 {
+			t.Errorf("round %d: %d entries are left", round, got)
+		}
+		for i := range 2000 {
+			if !other.Has(Entry{Shape: "0", Digest: numbered(2, i), Cutoff: start, Expires: crowded}) {
+				t.Fatalf("round %d: entry %d is lost", round, i)
+			}
+		}
+	}
+	t.Logf("in %d rounds of %d it was not in time", missed, rounds)
 }
