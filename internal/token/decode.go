@@ -3,6 +3,7 @@ package token
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,11 +18,21 @@ type header struct {
 	hasKID   bool
 }
 
-// types are the accepted values of typ in lower case (RFC 8725 section 3.11, RFC
-// 9068 section 4). A logout token or a security event is not an access token.
-var types = map[string]bool{"jwt": true, "at+jwt": true, "application/at+jwt": true}
+// kinds say what a JWT of each kind must look like, so that none is taken for one of
+// another kind (RFC 8725 section 3.11).
+var kinds = [...]struct {
+	// types are the accepted values of typ in lower case, without "application/".
+	types   []string
+	untyped bool // whether typ may be missing
+	timed   bool // whether exp may not
+}{
+	AccessToken:   {[]string{"jwt", "at+jwt"}, true, true},
+	LogoutToken:   {[]string{"jwt", "logout+jwt"}, true, true},
+	SecurityEvent: {[]string{"secevent+jwt"}, false, false},
+	Assertion:     {[]string{"jwt", "client-authentication+jwt"}, true, true},
+}
 
-func decodeHeader(b []byte) (header, error) {
+func decodeHeader(b []byte, kind Kind) (header, error) {
 	// Raw values, so that null and a wrong type are told from absence.
 	var raw struct {
 		Alg  jsontext.Value `json:"alg"`
@@ -47,13 +58,17 @@ func decodeHeader(b []byte) (header, error) {
 	if raw.Crit != nil || raw.B64 != nil {
 		return header{}, fmt.Errorf("%w: header asks for an extension (crit, b64)", ErrMalformed)
 	}
-	if raw.Typ != nil {
-		if typ, ok = text(raw.Typ); !ok {
-			return header{}, fmt.Errorf("%w: typ is not a string", ErrMalformed)
+	if raw.Typ == nil {
+		if !kinds[kind].untyped {
+			return header{}, fmt.Errorf("%w: typ is missing", ErrType)
 		}
-		if !types[strings.ToLower(typ)] {
-			return header{}, fmt.Errorf("%w: typ %.64q", ErrType, typ)
-		}
+		return h, nil
+	}
+	if typ, ok = text(raw.Typ); !ok {
+		return header{}, fmt.Errorf("%w: typ is not a string", ErrMalformed)
+	}
+	if !slices.Contains(kinds[kind].types, strings.TrimPrefix(strings.ToLower(typ), "application/")) {
+		return header{}, fmt.Errorf("%w: typ %.64q", ErrType, typ)
 	}
 	return h, nil
 }
@@ -93,11 +108,11 @@ func peekIssued(b []byte) time.Time {
 type claims struct {
 	issuer                     string
 	audience                   []string
-	expires, issued, notBefore time.Time // issued and notBefore: zero where absent
+	expires, issued, notBefore time.Time // zero where absent
 	values                     map[string]any
 }
 
-func decodeClaims(b []byte) (claims, error) {
+func decodeClaims(b []byte, kind Kind) (claims, error) {
 	var c claims
 	if err := decodeObject("claims", b, &c.values); err != nil {
 		return claims{}, err
@@ -124,7 +139,7 @@ func decodeClaims(b []byte) (claims, error) {
 			return claims{}, err
 		}
 	}
-	if c.expires.IsZero() {
+	if c.expires.IsZero() && kinds[kind].timed {
 		return claims{}, fmt.Errorf("%w: claims have no exp", ErrMalformed)
 	}
 	return c, nil

@@ -51,12 +51,12 @@ func checkClaims(payload []byte, c claims) error {
 	text := strings.TrimRight(string(payload), " \t\r\n")
 	open := strings.TrimSuffix(text, "}")
 	for _, twice := range []string{`,"iss":"x"}`, `,"\u0069ss":"x"}`, `,"exp":1}`} {
-		if _, err := decodeClaims([]byte(open + twice)); err == nil {
+		if _, err := decodeClaims([]byte(open+twice), AccessToken); err == nil {
 			return fmt.Errorf("accepted with %s", twice)
 		}
 	}
 	if _, taken := c.values["ISS"]; !taken {
-		again, err := decodeClaims([]byte(open + `,"ISS":7}`))
+		again, err := decodeClaims([]byte(open+`,"ISS":7}`), AccessToken)
 		if err != nil {
 			return fmt.Errorf("refused with another claim: %w", err)
 		}
@@ -66,7 +66,7 @@ func checkClaims(payload []byte, c claims) error {
 		}
 	}
 	for _, trailing := range []string{"{}", "x", ",", "\x00"} {
-		if _, err := decodeClaims([]byte(text + trailing)); err == nil {
+		if _, err := decodeClaims([]byte(text+trailing), AccessToken); err == nil {
 			return fmt.Errorf("accepted with %q behind it", trailing)
 		}
 	}
@@ -77,7 +77,7 @@ func FuzzDecodeClaims(f *testing.F) {
 	accepted := 0
 	for _, s := range claimSeeds {
 		f.Add([]byte(s))
-		if c, err := decodeClaims([]byte(s)); err == nil {
+		if c, err := decodeClaims([]byte(s), AccessToken); err == nil {
 			accepted++
 			if err := checkClaims([]byte(s), c); err != nil {
 				f.Fatal(err)
@@ -88,7 +88,7 @@ func FuzzDecodeClaims(f *testing.F) {
 		f.Fatalf("%d seeds accepted", accepted)
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
-		c, err := decodeClaims(payload)
+		c, err := decodeClaims(payload, AccessToken)
 		if err != nil {
 			if Reason(err) != "malformed" {
 				t.Fatalf("error %v", err)
@@ -148,7 +148,7 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 		payload, _ := base64.RawURLEncoding.DecodeString(parts[1])
-		c, err := decodeClaims(payload)
+		c, err := decodeClaims(payload, AccessToken)
 		if err != nil {
 			t.Fatal(err)
 		}

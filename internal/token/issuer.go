@@ -21,6 +21,8 @@ type Issuer struct {
 	Issuer string
 	// JWKSURI is where its keys are, an absolute http or https URL.
 	JWKSURI string
+	// JWKS are its keys themselves, in place of JWKSURI.
+	JWKS []byte
 	// Algorithms are the accepted signature algorithms: RS256 to RS512, PS256 to
 	// PS512, ES256 to ES512, EdDSA. At least one.
 	Algorithms []string
@@ -55,6 +57,12 @@ func (i Issuer) check(index int) (Issuer, error) {
 	}
 	u, err := url.Parse(i.JWKSURI)
 	switch {
+	case i.JWKSURI != "" && i.JWKS != nil:
+		return bad("JWKS", "can't be given beside JWKSURI")
+	case i.JWKS != nil:
+		if _, err := parseJWKS(i.JWKS, nil); err != nil {
+			return bad("JWKS", "is of no use: %s", err)
+		}
 	case i.JWKSURI == "":
 		return bad("JWKSURI", "is missing")
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":

@@ -142,11 +142,29 @@ func (r *Reader) KeyStatuses() []KeyStatus {
 	return all
 }
 
-// Read checks everything about a token that time and audience don't change: its
+// Kind is what a JWT is for. A token of one kind is never read as one of another,
+// but where both have no typ of their own: then their claims must tell.
+type Kind uint8
+
+// The kinds of JWT.
+const (
+	AccessToken   Kind = iota
+	LogoutToken        // OpenID Connect Back-Channel Logout 1.0 section 2.4
+	SecurityEvent      // RFC 8417, explicitly typed; the only kind that needs no exp
+	Assertion          // RFC 7523, for client authentication
+)
+
+// Read is [Reader.ReadAs] for access tokens.
+func (r *Reader) Read(ctx context.Context, raw string) (*Verified, error) {
+	return r.ReadAs(ctx, AccessToken, raw)
+}
+
+// ReadAs checks everything about a token that time and audience don't change: its
 // format, its issuer and its signature. Its errors wrap this package's sentinels.
 // It may wait up to two seconds for the key of a token that names an unknown one.
-// What it returns is not to be accepted before [Verified.ValidAt] agrees.
-func (r *Reader) Read(ctx context.Context, raw string) (*Verified, error) {
+// What it returns is not to be accepted before [Verified.ValidAt] agrees, or what
+// else the kind asks for.
+func (r *Reader) ReadAs(ctx context.Context, kind Kind, raw string) (*Verified, error) {
 	parts, err := Split(raw)
 	if err != nil {
 		return nil, err
@@ -157,7 +175,7 @@ func (r *Reader) Read(ctx context.Context, raw string) (*Verified, error) {
 			return nil, err
 		}
 	}
-	h, err := decodeHeader(decoded[0])
+	h, err := decodeHeader(decoded[0], kind)
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +194,7 @@ func (r *Reader) Read(ctx context.Context, raw string) (*Verified, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := decodeClaims(decoded[1])
+	c, err := decodeClaims(decoded[1], kind)
 	if err != nil {
 		return nil, err
 	}

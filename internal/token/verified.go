@@ -19,7 +19,7 @@ type Verified struct {
 	KeyID       string
 	Alg         string
 	Audience    []string
-	Expires     time.Time
+	Expires     time.Time      // zero for a SecurityEvent without exp only
 	IssuedAt    time.Time      // zero where the token has no iat
 	NotBefore   time.Time      // zero where the token has no nbf
 	Values      map[string]any // every claim, as JSON decodes it: numbers are float64
