@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/internal/wire"
 	"github.com/revcast/revcast/pkg/denylist"
@@ -68,7 +69,7 @@ type Config struct {
 	Log     Log
 	Tokens  Tokens
 	Issuers []Issuer
-	Clients []Client
+	Clients []client.Config
 	// Dialects are the names of the revoke endpoints to serve. Empty: all there are.
 	Dialects []string
 	Logger   *slog.Logger // nil: nothing is logged
@@ -87,7 +88,7 @@ type Authority struct {
 	log      Log
 	tokens   Tokens
 	issuers  map[string]Issuer
-	clients  *clients
+	clients  *client.Registry
 	logger   *slog.Logger
 	now      func() time.Time
 	metrics  *metrics
@@ -106,7 +107,7 @@ func New(c Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	clients, err := newClients(c.Clients)
+	clients, err := client.New(c.Clients)
 	if err != nil {
 		return nil, err
 	}

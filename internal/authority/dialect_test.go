@@ -3,6 +3,7 @@ package authority
 import (
 	"bytes"
 	"errors"
+	"github.com/revcast/revcast/internal/client"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -68,9 +69,9 @@ func TestDialects(t *testing.T) {
 		{name: "public client, own token", id: "spa", token: "spa's", want: revoked, stored: byJTI("j7")},
 		{name: "expired, but a verifier's clock and leeway may accept it", id: "web", secret: webSecret, token: "within.grace", want: revoked, stored: byJTI("j9")},
 		{name: "an issuer's clock is ahead", id: "web", secret: webSecret, token: "skewed", want: revoked, stored: byJTI("j10")},
-		{name: "grant any, another's token", id: GrantAny, secret: adminSecret, token: "other", want: revoked, stored: byJTI("j4")},
-		{name: "grant any, nobody's token", id: GrantAny, secret: adminSecret, token: "nobody's", want: revoked, stored: byJTI("j5")},
-		{name: "grant issuer, another's token", id: GrantIssuer, secret: adminSecret, token: "other", want: revoked, stored: byJTI("j4")},
+		{name: "grant any, another's token", id: client.GrantAny, secret: adminSecret, token: "other", want: revoked, stored: byJTI("j4")},
+		{name: "grant any, nobody's token", id: client.GrantAny, secret: adminSecret, token: "nobody's", want: revoked, stored: byJTI("j5")},
+		{name: "grant issuer, another's token", id: client.GrantIssuer, secret: adminSecret, token: "other", want: revoked, stored: byJTI("j4")},
 
 		{name: "expired", id: "web", secret: webSecret, token: "expired", want: nothing},
 		{name: "forged", id: "web", secret: webSecret, token: "forged", want: nothing},
@@ -93,7 +94,7 @@ func TestDialects(t *testing.T) {
 		{name: "nobody's token", id: "web", secret: webSecret, token: "nobody's", want: notOwner},
 		{name: "client_id and azp contradict", id: "web", secret: webSecret, token: "contradictory", want: notOwner},
 		{name: "client_id is no string", id: "web", secret: webSecret, token: "odd.client", want: notOwner},
-		{name: "grant subject, another's token", id: GrantSubject, secret: adminSecret, token: "other", want: notOwner},
+		{name: "grant subject, another's token", id: client.GrantSubject, secret: adminSecret, token: "other", want: notOwner},
 		{name: "public client, another's token", id: "spa", token: "own", want: notOwner},
 		{name: "grant any is not for an id alone", id: "both", token: "own", want: notOwner},
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/revcast/revcast/internal/client"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -304,7 +305,7 @@ func TestSlowPeersAreCutOff(t *testing.T) {
 	d = &deadlines{ResponseRecorder: httptest.NewRecorder()}
 	r = httptest.NewRequest(http.MethodPost, "/v1/revocations", io.MultiReader(strings.NewReader(lineFor("1")+"\n"), slow{}))
 	r.Header.Set("Content-Type", "application/x-ndjson")
-	r.Header.Set("Authorization", basic(GrantSubject, adminSecret))
+	r.Header.Set("Authorization", basic(client.GrantSubject, adminSecret))
 	a.ServeHTTP(d, r)
 	if got := strings.Count(d.Body.String(), "\n"); got != 2 || len(d.read) < 2 || len(d.write) < 2 {
 		t.Errorf("a slow stream: %s %v %v", d.Body, d.read, d.write)

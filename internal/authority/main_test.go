@@ -20,6 +20,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/internal/wire"
 	"github.com/revcast/revcast/pkg/denylist"
@@ -142,6 +143,10 @@ var testTokens = fakeTokens{
 	},
 }
 
+var allGrants = []string{
+	client.GrantOwn, client.GrantSubject, client.GrantSession, client.GrantClient, client.GrantIssuer, client.GrantAny,
+}
+
 const (
 	webSecret   = "s3cret-of/web"
 	oddID       = "od:d+id-%2D"
@@ -154,17 +159,17 @@ func hash(secret string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func testClients() []Client {
-	list := []Client{
+func testClients() []client.Config {
+	list := []client.Config{
 		{ID: "web", SecretSHA256: hash(webSecret)},
-		{ID: "spa", Auth: []string{AuthNone}},
+		{ID: "spa", Auth: []string{client.None}},
 		{ID: oddID, SecretSHA256: hash(oddSecret)},
-		{ID: "post-only", SecretSHA256: hash("p"), Auth: []string{AuthPost}},
-		{ID: "basic-only", SecretSHA256: hash("b"), Auth: []string{AuthBasic}},
-		{ID: "both", SecretSHA256: hash("x"), Auth: []string{AuthBasic, AuthNone}, Revoke: []string{GrantAny}},
+		{ID: "post-only", SecretSHA256: hash("p"), Auth: []string{client.SecretPost}},
+		{ID: "basic-only", SecretSHA256: hash("b"), Auth: []string{client.SecretBasic}},
+		{ID: "both", SecretSHA256: hash("x"), Auth: []string{client.SecretBasic, client.None}, Revoke: []string{client.GrantAny}},
 	}
-	for _, g := range grants {
-		list = append(list, Client{ID: g, SecretSHA256: hash(adminSecret), Revoke: []string{g}})
+	for _, g := range allGrants {
+		list = append(list, client.Config{ID: g, SecretSHA256: hash(adminSecret), Revoke: []string{g}})
 	}
 	return list
 }
@@ -235,4 +240,18 @@ func checkSilent(t *testing.T, where, text string, words ...string) {
 			t.Errorf("%s says %q: %s", where, word, text)
 		}
 	}
+}
+
+// someone is a client with some grants.
+func someone(t testing.TB, grants ...string) *client.Client {
+	t.Helper()
+	all, err := client.New([]client.Config{{ID: "c", SecretSHA256: hash("x"), Revoke: grants}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	who, err := all.Authenticate(t.Context(), client.Credentials{Method: client.SecretPost, Logins: []client.Login{{ID: "c", Secret: "x"}}}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return who
 }

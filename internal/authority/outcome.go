@@ -55,7 +55,7 @@ type outcome struct {
 	client   string // the authenticated client; else the known one that was named
 	position uint64 // of what was stored
 	stored   denylist.Revocation
-	// challenge: see [credentials].
+	// challenge: see [client.Credentials].
 	challenge bool
 }
 

@@ -14,7 +14,7 @@ const selectorDialect = "selector"
 func (a *Authority) serveRevocations(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
 	c, _, why := basicCredentials(r)
-	c.challenge = true // there is no other way in
+	c.Challenge = true // there is no other way in
 	refused := func(o outcome) {
 		a.record(r.Context(), selectorDialect, o)
 		writeRefusal(w, o)
@@ -23,9 +23,9 @@ func (a *Authority) serveRevocations(w http.ResponseWriter, r *http.Request) {
 		refused(refuse(badRequest, why))
 		return
 	}
-	who := a.clients.authenticate(c)
-	if who == nil {
-		refused(a.stranger(c))
+	who, err := a.clients.Authenticate(r.Context(), c, a.now())
+	if err != nil {
+		refused(a.stranger(c, err))
 		return
 	}
 	switch {
@@ -34,7 +34,7 @@ func (a *Authority) serveRevocations(w http.ResponseWriter, r *http.Request) {
 		return
 	case !hasType(r, jsonType):
 		o := refuse(badRequest, "the content type must be application/json or application/x-ndjson")
-		o.client = who.id
+		o.client = who.ID()
 		refused(o)
 		return
 	}
@@ -52,7 +52,7 @@ func (a *Authority) serveRevocations(w http.ResponseWriter, r *http.Request) {
 			o = a.append(r.Context(), revocation)
 		}
 	}
-	o.client = who.id
+	o.client = who.ID()
 	a.record(r.Context(), selectorDialect, o)
 	a.metrics.duration.WithLabelValues(selectorDialect).Observe(time.Since(started).Seconds())
 	if o.kind == revoked {

@@ -7,13 +7,14 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
 // command is a request to revoke the token that it presents.
 type command struct {
-	credentials credentials
+	credentials client.Credentials
 	token       string
 	hint        string // token_type_hint: advice, and not needed to find a JWT's kind
 }
@@ -25,30 +26,33 @@ const appendTimeout = 15 * time.Second
 // revoke carries out a command: it authenticates the client, reads the token, and
 // stores what follows.
 func (a *Authority) revoke(ctx context.Context, c command, now time.Time) outcome {
-	who := a.clients.authenticate(c.credentials)
-	if who == nil {
-		return a.stranger(c.credentials)
+	who, err := a.clients.Authenticate(ctx, c.credentials, now)
+	if err != nil {
+		return a.stranger(c.credentials, err)
 	}
 	o := a.revokeToken(ctx, who, c.token, now)
-	o.client = who.id
+	o.client = who.ID()
 	return o
 }
 
 // stranger is the outcome for credentials that belong to no client: the same for
 // every reason, so that it tells nothing about which clients there are.
-func (a *Authority) stranger(c credentials) outcome {
-	method := c.method
+func (a *Authority) stranger(c client.Credentials, err error) outcome {
+	if errors.Is(err, client.ErrUnavailable) {
+		return outcome{kind: unavailable, why: client.ErrUnavailable.Error(), cause: err, client: a.clients.Claimed(c)}
+	}
+	method := c.Method
 	if method == "" {
 		method = "other"
 	}
 	a.metrics.authFailures.WithLabelValues(method).Inc()
 	return outcome{
 		kind: badClient, why: "client authentication failed",
-		client: a.clients.claimedID(c), challenge: c.challenge,
+		client: a.clients.Claimed(c), challenge: c.Challenge,
 	}
 }
 
-func (a *Authority) revokeToken(ctx context.Context, who *client, raw string, now time.Time) outcome {
+func (a *Authority) revokeToken(ctx context.Context, who *client.Client, raw string, now time.Time) outcome {
 	v, err := a.tokens.Read(ctx, raw)
 	if err != nil {
 		return unread(err)
@@ -64,12 +68,12 @@ func (a *Authority) revokeToken(ctx context.Context, who *client, raw string, no
 		// A verifier grants a leeway to the lifetime, and one to an iat ahead of its clock.
 		return outcome{kind: badRequest, why: fmt.Sprintf(
 			"the token lives longer than max_token_lifetime of its issuer, %s: its revocation could not outlive it", issuer.MaxTokenLifetime)}
-	case !who.may(GrantAny, GrantIssuer) && !issuer.owns(who.id, v):
+	case !who.May(client.GrantAny, client.GrantIssuer) && !issuer.owns(who.ID(), v):
 		return refuse(notOwner, "the token was issued to another client")
 	}
 	return a.append(ctx, denylist.Revocation{
 		Issuer: v.Issuer, Selector: selectorOf(v), Expires: v.Expires, ExactExpiry: true,
-		At: now, By: who.id, Reason: "token presented for revocation",
+		At: now, By: who.ID(), Reason: "token presented for revocation",
 	})
 }
 

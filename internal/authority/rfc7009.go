@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+
+	"github.com/revcast/revcast/internal/client"
 )
 
 // rfc7009 is OAuth 2.0 Token Revocation. Its answers are 200 with a JSON body,
@@ -52,20 +54,20 @@ func rfc7009Command(r *http.Request, form url.Values) (c command, o outcome, ok 
 		// A client_id in the body picks among the readings of the header, and can't
 		// contradict them all.
 		c.credentials = basic
-		if id != "" && len(basic.logins) > 0 {
-			c.credentials.logins = slices.DeleteFunc(basic.logins, func(l login) bool { return l.id != id })
-			if len(c.credentials.logins) == 0 {
+		if id != "" && len(basic.Logins) > 0 {
+			c.credentials.Logins = slices.DeleteFunc(basic.Logins, func(l client.Login) bool { return l.ID != id })
+			if len(c.credentials.Logins) == 0 {
 				return bad("client_id is not the client of the Authorization header")
 			}
 		}
 	case secret != "" && id == "":
 		return bad("client_id is missing")
 	case secret != "":
-		c.credentials = credentials{method: AuthPost, logins: []login{{id, secret}}}
+		c.credentials = client.Credentials{Method: client.SecretPost, Logins: []client.Login{{ID: id, Secret: secret}}}
 	case id != "":
-		c.credentials = credentials{method: AuthNone, logins: []login{{id: id}}}
+		c.credentials = client.Credentials{Method: client.None, Logins: []client.Login{{ID: id}}}
 	default:
-		c.credentials = credentials{challenge: true}
+		c.credentials = client.Credentials{Challenge: true}
 	}
 	return c, outcome{}, true
 }

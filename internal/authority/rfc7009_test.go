@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"github.com/revcast/revcast/internal/client"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -134,15 +135,15 @@ func FuzzForm(f *testing.F) {
 		if err != nil || len(form["token"]) != 1 || form["token"][0] != c.token || c.token == "" {
 			t.Fatalf("%q reads as token %q", body, c.token)
 		}
-		for _, l := range c.credentials.logins {
-			if (l.secret == "") != (c.credentials.method == AuthNone) {
-				t.Fatalf("%s with secret %q", c.credentials.method, l.secret)
+		for _, l := range c.credentials.Logins {
+			if (l.Secret == "") != (c.credentials.Method == client.None) {
+				t.Fatalf("%s with secret %q", c.credentials.Method, l.Secret)
 			}
 		}
 		again := postForm("/oauth2/revoke", form.Encode())
 		again.Header = r.Header
 		d, _, ok := readRFC7009(httptest.NewRecorder(), again)
-		if len(form.Encode()) <= maxBody && (!ok || d.token != c.token || d.hint != c.hint || len(d.credentials.logins) != len(c.credentials.logins)) {
+		if len(form.Encode()) <= maxBody && (!ok || d.token != c.token || d.hint != c.hint || len(d.credentials.Logins) != len(c.credentials.Logins)) {
 			t.Fatalf("%q reads in two ways: %+v, %+v", body, c, d)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
@@ -99,15 +100,15 @@ func shorten(s string) string {
 
 // plan reads a request or a line and decides on it. What is left to do where it is
 // ok is to store the revocation.
-func (a *Authority) plan(who *client, body []byte, now time.Time) (denylist.Revocation, outcome, bool) {
+func (a *Authority) plan(who *client.Client, body []byte, now time.Time) (denylist.Revocation, outcome, bool) {
 	c, why := decodeSelectorCommand(body)
 	if why != "" {
 		o := refuse(badRequest, why)
-		o.client, o.cause = who.id, errBody
+		o.client, o.cause = who.ID(), errBody
 		return denylist.Revocation{}, o, false
 	}
 	r, o, ok := decide(who, c, a.issuers, now)
-	o.client = who.id
+	o.client = who.ID()
 	return r, o, ok
 }
 
@@ -115,12 +116,12 @@ var errBody = errors.New("the body is not one revocation")
 
 // decide turns a command into the revocation to store, or into a refusal. It is
 // pure.
-func decide(who *client, c selectorCommand, issuers map[string]Issuer, now time.Time) (denylist.Revocation, outcome, bool) {
+func decide(who *client.Client, c selectorCommand, issuers map[string]Issuer, now time.Time) (denylist.Revocation, outcome, bool) {
 	no := func(k kind, format string, args ...any) (denylist.Revocation, outcome, bool) {
 		return denylist.Revocation{}, refuse(k, fmt.Sprintf(format, args...)), false
 	}
 	grant, wide := grantFor(c.Selector.Shape())
-	if !who.may(append(grant, GrantAny)...) {
+	if !who.May(append(grant, client.GrantAny)...) {
 		return no(denied, "the client has no grant for a selector by %s", c.Selector.Shape())
 	}
 	issuer, ok := issuers[c.Issuer]
@@ -138,7 +139,7 @@ func decide(who *client, c selectorCommand, issuers map[string]Issuer, now time.
 	// Whole seconds, as iat and exp count. What falls off the end is within
 	// denylist.Grace.
 	from := now.Truncate(time.Second)
-	r := denylist.Revocation{Issuer: c.Issuer, Selector: *c.Selector, At: now, By: who.id, Reason: c.Reason}
+	r := denylist.Revocation{Issuer: c.Issuer, Selector: *c.Selector, At: now, By: who.ID(), Reason: c.Reason}
 	switch {
 	case c.IssuedBefore != nil:
 		r.IssuedBefore = c.IssuedBefore.Truncate(time.Second)
@@ -169,7 +170,7 @@ func decide(who *client, c selectorCommand, issuers map[string]Issuer, now time.
 	return r, outcome{}, true
 }
 
-// grantFor returns the grants, beside GrantAny, that cover a shape, and whether it
+// grantFor returns the grants, beside client.GrantAny, that cover a shape, and whether it
 // is so wide that it takes a confirmation.
 func grantFor(shape denylist.Shape) (covering []string, wide bool) {
 	for _, row := range selectorGrants {
@@ -181,18 +182,18 @@ func grantFor(shape denylist.Shape) (covering []string, wide bool) {
 }
 
 // selectorGrants names the claims of each shape in order. A shape that is not here
-// takes GrantAny.
+// takes client.GrantAny.
 var selectorGrants = []struct {
 	claims []string
 	grants []string
 	wide   bool
 }{
-	{[]string{"sub"}, []string{GrantSubject, GrantIssuer}, false},
-	{[]string{"client_id", "sub"}, []string{GrantSubject, GrantIssuer}, false},
-	{[]string{"azp", "sub"}, []string{GrantSubject, GrantIssuer}, false},
-	{[]string{"sid"}, []string{GrantSession, GrantIssuer}, false},
-	{[]string{"client_id"}, []string{GrantClient, GrantIssuer}, false},
-	{[]string{"azp"}, []string{GrantClient, GrantIssuer}, false},
-	{nil, []string{GrantIssuer}, true},
-	{[]string{"kid"}, []string{GrantIssuer}, true},
+	{[]string{"sub"}, []string{client.GrantSubject, client.GrantIssuer}, false},
+	{[]string{"client_id", "sub"}, []string{client.GrantSubject, client.GrantIssuer}, false},
+	{[]string{"azp", "sub"}, []string{client.GrantSubject, client.GrantIssuer}, false},
+	{[]string{"sid"}, []string{client.GrantSession, client.GrantIssuer}, false},
+	{[]string{"client_id"}, []string{client.GrantClient, client.GrantIssuer}, false},
+	{[]string{"azp"}, []string{client.GrantClient, client.GrantIssuer}, false},
+	{nil, []string{client.GrantIssuer}, true},
+	{[]string{"kid"}, []string{client.GrantIssuer}, true},
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/revcast/revcast/internal/client"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -28,14 +29,14 @@ var shapes = []struct {
 	grants   []string
 	wide     bool
 }{
-	{`{"sub":"alice"}`, []string{GrantSubject, GrantIssuer}, false},
-	{`{"sub":"alice","client_id":"web"}`, []string{GrantSubject, GrantIssuer}, false},
-	{`{"azp":"web","sub":"alice"}`, []string{GrantSubject, GrantIssuer}, false},
-	{`{"sid":"s1"}`, []string{GrantSession, GrantIssuer}, false},
-	{`{"client_id":"web"}`, []string{GrantClient, GrantIssuer}, false},
-	{`{"azp":"web"}`, []string{GrantClient, GrantIssuer}, false},
-	{`{}`, []string{GrantIssuer}, true},
-	{`{"kid":"k1"}`, []string{GrantIssuer}, true},
+	{`{"sub":"alice"}`, []string{client.GrantSubject, client.GrantIssuer}, false},
+	{`{"sub":"alice","client_id":"web"}`, []string{client.GrantSubject, client.GrantIssuer}, false},
+	{`{"azp":"web","sub":"alice"}`, []string{client.GrantSubject, client.GrantIssuer}, false},
+	{`{"sid":"s1"}`, []string{client.GrantSession, client.GrantIssuer}, false},
+	{`{"client_id":"web"}`, []string{client.GrantClient, client.GrantIssuer}, false},
+	{`{"azp":"web"}`, []string{client.GrantClient, client.GrantIssuer}, false},
+	{`{}`, []string{client.GrantIssuer}, true},
+	{`{"kid":"k1"}`, []string{client.GrantIssuer}, true},
 	{`{"jti":"j1"}`, nil, false},
 	{`{"fingerprint":"f"}`, nil, false},
 	{`{"tenant":7}`, nil, false},
@@ -46,10 +47,10 @@ var shapes = []struct {
 
 func TestSelectorGrants(t *testing.T) {
 	for _, s := range shapes {
-		for _, g := range grants {
+		for _, g := range allGrants {
 			log := &fakeLog{}
 			w := do(newAuthority(t, log), postSelector(g, fmt.Sprintf(`{"issuer":%q,"selector":%s,"confirm":true}`, issuer, s.selector)))
-			allowed := g == GrantAny
+			allowed := g == client.GrantAny
 			for _, covering := range s.grants {
 				allowed = allowed || g == covering
 			}
@@ -69,7 +70,7 @@ func TestWideSelectorsAskForConfirmation(t *testing.T) {
 	for _, s := range shapes {
 		for _, confirm := range []string{"", `,"confirm":false`} {
 			log := &fakeLog{}
-			w := do(newAuthority(t, log), postSelector(GrantAny, fmt.Sprintf(`{"issuer":%q,"selector":%s%s}`, issuer, s.selector, confirm)))
+			w := do(newAuthority(t, log), postSelector(client.GrantAny, fmt.Sprintf(`{"issuer":%q,"selector":%s%s}`, issuer, s.selector, confirm)))
 			if s.wide {
 				if body := checkJSON(t, w, 400, "invalid_request"); !strings.Contains(fmt.Sprint(body["error_description"]), "confirm") {
 					t.Errorf("it doesn't say how: %s", w.Body)
@@ -117,7 +118,7 @@ func TestSelectorTimes(t *testing.T) {
 			if c.members != "" {
 				body += "," + c.members
 			}
-			w := do(newAuthority(t, log), postSelector(GrantAny, body+"}"))
+			w := do(newAuthority(t, log), postSelector(client.GrantAny, body+"}"))
 			if c.says != "" {
 				if body := checkJSON(t, w, 400, "invalid_request"); !strings.Contains(fmt.Sprint(body["error_description"]), c.says) {
 					t.Errorf("it doesn't name %s: %s", c.says, w.Body)
@@ -137,7 +138,7 @@ func TestSelectorTimes(t *testing.T) {
 				t.Errorf("answer %s\n  want %s", got, want)
 			}
 			r := log.all()[0]
-			if err := r.Validate(); err != nil || r.ExactExpiry || r.By != GrantAny || !r.At.Equal(now) {
+			if err := r.Validate(); err != nil || r.ExactExpiry || r.By != client.GrantAny || !r.At.Equal(now) {
 				t.Errorf("stored %+v: %v", r, err)
 			}
 		})
@@ -150,7 +151,7 @@ func TestSelectorBodies(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var lines bytes.Buffer
 			log := &fakeLog{}
-			w := do(newAuthority(t, log, logged(&lines)), postSelector(GrantAny, string(body)))
+			w := do(newAuthority(t, log, logged(&lines)), postSelector(client.GrantAny, string(body)))
 			good := strings.HasPrefix(name, "ok-")
 			if good {
 				checkJSON(t, w, 200, "")
@@ -172,7 +173,7 @@ func TestSelectorBodies(t *testing.T) {
 
 func TestSelectorRefusals(t *testing.T) {
 	body := fmt.Sprintf(`{"issuer":%q,"selector":{"sub":"alice"}}`, issuer)
-	change := func(f func(*http.Request)) *http.Request { r := postSelector(GrantAny, body); f(r); return r }
+	change := func(f func(*http.Request)) *http.Request { r := postSelector(client.GrantAny, body); f(r); return r }
 	cases := []struct {
 		name   string
 		r      *http.Request
@@ -181,15 +182,15 @@ func TestSelectorRefusals(t *testing.T) {
 		code   string
 	}{
 		{"no credentials", change(func(r *http.Request) { r.Header.Del("Authorization") }), nil, 401, "invalid_client"},
-		{"wrong secret", change(func(r *http.Request) { r.Header.Set("Authorization", basic(GrantAny, "x")) }), nil, 401, "invalid_client"},
+		{"wrong secret", change(func(r *http.Request) { r.Header.Set("Authorization", basic(client.GrantAny, "x")) }), nil, 401, "invalid_client"},
 		{"public client", change(func(r *http.Request) { r.Header.Set("Authorization", basic("spa", "")) }), nil, 401, "invalid_client"},
 		{"no basic client", change(func(r *http.Request) { r.Header.Set("Authorization", basic("post-only", "p")) }), nil, 401, "invalid_client"},
-		{"two headers", change(func(r *http.Request) { r.Header.Add("Authorization", basic(GrantAny, adminSecret)) }), nil, 400, "invalid_request"},
+		{"two headers", change(func(r *http.Request) { r.Header.Add("Authorization", basic(client.GrantAny, adminSecret)) }), nil, 400, "invalid_request"},
 		{"a form", change(func(r *http.Request) { r.Header.Set("Content-Type", "application/x-www-form-urlencoded") }), nil, 400, "invalid_request"},
 		{"no type", change(func(r *http.Request) { r.Header.Del("Content-Type") }), nil, 400, "invalid_request"},
-		{"1 MB", postSelector(GrantAny, pad(body, 1<<20)), nil, 413, "invalid_request"},
-		{"grant own", postSelector(GrantOwn, body), nil, 403, "access_denied"},
-		{"the log fails", postSelector(GrantAny, body), errors.New("disk of 10.0.0.7 is full"), 503, "temporarily_unavailable"},
+		{"1 MB", postSelector(client.GrantAny, pad(body, 1<<20)), nil, 413, "invalid_request"},
+		{"grant own", postSelector(client.GrantOwn, body), nil, 403, "access_denied"},
+		{"the log fails", postSelector(client.GrantAny, body), errors.New("disk of 10.0.0.7 is full"), 503, "temporarily_unavailable"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -214,7 +215,7 @@ func FuzzRevocation(f *testing.F) {
 		f.Add(seed)
 	}
 	issuers := map[string]Issuer{issuer: {Issuer: issuer, MaxTokenLifetime: lifetime}}
-	who := &client{id: "c", grants: []string{GrantAny}}
+	who := someone(f, client.GrantAny)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		c, why := decodeSelectorCommand(body)
 		if why != "" {
@@ -244,7 +245,7 @@ func FuzzRevocation(f *testing.F) {
 		case denylist.NeedsCutoff(r.Selector) && r.IssuedBefore.After(now.Add(maxAhead)):
 			t.Fatalf("cut off at %s", r.IssuedBefore)
 		}
-		if _, _, ok := decide(&client{id: "c", grants: []string{GrantOwn}}, c, issuers, now); ok {
+		if _, _, ok := decide(someone(t, client.GrantOwn), c, issuers, now); ok {
 			t.Fatal("own was enough")
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"github.com/revcast/revcast/internal/client"
 	"io"
 	"net"
 	"net/http"
@@ -112,7 +113,7 @@ func TestSlowStream(t *testing.T) {
 	}}
 	inFakeTime(t, log, func(t *testing.T, conn net.Conn, answers *bufio.Reader) {
 		send(t, conn, "POST /v1/revocations HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"+
-			"Authorization: "+basic(GrantSubject, adminSecret)+"\r\n\r\n")
+			"Authorization: "+basic(client.GrantSubject, adminSecret)+"\r\n\r\n")
 		var resp *http.Response
 		var lines *bufio.Reader
 		for range 4 {

@@ -9,6 +9,8 @@ import (
 	"net/http"
 
 	"github.com/go-json-experiment/json"
+
+	"github.com/revcast/revcast/internal/client"
 )
 
 const (
@@ -30,7 +32,7 @@ var (
 //
 // What ends the stream early is its last line, since the status went out with the
 // first.
-func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, who *client) {
+func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, who *client.Client) {
 	out := newPatientWriter(w)
 	_ = out.control.EnableFullDuplex() // without it (HTTP/1), the first answer would swallow the rest of the body
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -66,12 +68,12 @@ func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, wh
 		}
 		switch {
 		case errors.Is(err, errLineTooLong):
-			answer <- outcome{kind: badRequest, why: err.Error(), client: who.id}
+			answer <- outcome{kind: badRequest, why: err.Error(), client: who.ID()}
 		case errors.Is(err, errShuttingDown):
-			answer <- outcome{kind: unavailable, why: err.Error(), client: who.id}
+			answer <- outcome{kind: unavailable, why: err.Error(), client: who.ID()}
 			more = false
 		case err != nil:
-			answer <- outcome{kind: badRequest, why: errBodyCut.Error(), client: who.id}
+			answer <- outcome{kind: badRequest, why: errBodyCut.Error(), client: who.ID()}
 			more = false
 		default:
 			revocation, refusal, ok := a.plan(who, line, a.now())
@@ -81,7 +83,7 @@ func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, wh
 			}
 			go func() {
 				o := a.append(ctx, revocation)
-				o.client = who.id
+				o.client = who.ID()
 				answer <- o
 			}()
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/revcast/revcast/internal/client"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -38,7 +39,7 @@ func streamTo(t *testing.T, s *httptest.Server, body io.Reader) *http.Response {
 		t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/x-ndjson; charset=utf-8")
-	r.Header.Set("Authorization", basic(GrantSubject, adminSecret))
+	r.Header.Set("Authorization", basic(client.GrantSubject, adminSecret))
 	resp, err := s.Client().Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +195,7 @@ func TestStreamHoldsItsSenderBack(t *testing.T) {
 		}()
 		r := httptest.NewRequest(http.MethodPost, "/v1/revocations", in)
 		r.Header.Set("Content-Type", "application/x-ndjson")
-		r.Header.Set("Authorization", basic(GrantSubject, adminSecret))
+		r.Header.Set("Authorization", basic(client.GrantSubject, adminSecret))
 		answer := make(chan *httptest.ResponseRecorder)
 		go func() { answer <- do(a, r) }()
 
@@ -249,7 +250,7 @@ func TestStreamCutOff(t *testing.T) {
 	r := httptest.NewRequest(http.MethodPost, "/v1/revocations",
 		io.MultiReader(strings.NewReader(lineFor("1")+"\n"+lineFor("2")), brokenReader{}))
 	r.Header.Set("Content-Type", "application/x-ndjson")
-	r.Header.Set("Authorization", basic(GrantSubject, adminSecret))
+	r.Header.Set("Authorization", basic(client.GrantSubject, adminSecret))
 	w := do(a, r)
 	got := strings.Split(strings.TrimSuffix(w.Body.String(), "\n"), "\n")
 	if len(got) != 2 || !strings.Contains(got[0], `"position":1`) || !strings.Contains(got[1], "to its end") {
@@ -316,7 +317,7 @@ func TestStreamPeerLeaves(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/x-ndjson")
-	r.Header.Set("Authorization", basic(GrantSubject, adminSecret))
+	r.Header.Set("Authorization", basic(client.GrantSubject, adminSecret))
 	resp, err := s.Client().Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -347,7 +348,7 @@ func TestConcurrentClients(t *testing.T) {
 		})
 		all.Go(func() {
 			for range each {
-				checkJSON(t, do(a, postSelector(GrantSubject, lineFor("1"))), 200, "")
+				checkJSON(t, do(a, postSelector(client.GrantSubject, lineFor("1"))), 200, "")
 			}
 		})
 		all.Go(func() {

@@ -91,7 +91,10 @@ func (c Config) withDefaults() (Config, error) {
 func (c Config) reader() (*token.Reader, error) {
 	issuers := make([]token.Issuer, len(c.Issuers))
 	for n, i := range c.Issuers {
-		issuers[n] = token.Issuer(i)
+		issuers[n] = token.Issuer{
+			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Algorithms: i.Algorithms, Audiences: i.Audiences,
+			MaxLifetime: i.MaxLifetime, Leeway: i.Leeway,
+		}
 	}
 	r, err := token.NewReader(issuers, c.HTTPClient, c.Logger)
 	if err != nil {

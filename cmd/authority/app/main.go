@@ -6,7 +6,7 @@ import (
 	"fmt"
 
 	"github.com/revcast/revcast/cmd/internal/cli"
-	"github.com/revcast/revcast/internal/authority"
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/config"
 )
 
@@ -61,7 +61,7 @@ func clientSecret(_ context.Context, p cli.Process, args []string) error {
 	if _, err := cli.NewFlags(nil).Parse(args); err != nil {
 		return err
 	}
-	secret, hash := authority.NewClientSecret()
+	secret, hash := client.NewSecret()
 	_, err := fmt.Fprintf(p.Stdout, "# for the client; it is not kept anywhere:\nsecret: %s\n"+
 		"# for the authority's configuration, under clients:\nsecret_sha256: %s\n", secret, hash)
 	return err

@@ -17,6 +17,7 @@ import (
 	"github.com/revcast/revcast/cmd/internal/cli"
 	"github.com/revcast/revcast/internal/authority"
 	"github.com/revcast/revcast/internal/broadcast"
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/config"
 	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/pkg/denylist"
@@ -137,9 +138,9 @@ func assemble(cfg Config, log *pendingLog, list *denylist.List, logger *slog.Log
 			Issuer: i.Issuer.Issuer, MaxTokenLifetime: i.MaxTokenLifetime, ClientClaims: i.ClientClaims,
 		})
 	}
-	clients := make([]authority.Client, len(cfg.Clients))
+	clients := make([]client.Config, len(cfg.Clients))
 	for i, c := range cfg.Clients {
-		clients[i] = authority.Client(c)
+		clients[i] = client.Config(c)
 	}
 	reader, err := token.NewReader(readers, nil, logger, token.ForRevoking())
 	if err != nil {
