@@ -3,6 +3,7 @@ package authority
 import (
 	"encoding/hex"
 	"github.com/revcast/revcast/internal/client"
+	"github.com/revcast/revcast/pkg/denylist"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -81,7 +82,7 @@ func TestConfigMistakesNameTheKey(t *testing.T) {
 		if c.issuers == nil {
 			c.issuers = []Issuer{{Issuer: issuer}}
 		}
-		_, err := New(Config{Log: &fakeLog{}, Tokens: testTokens, Issuers: c.issuers})
+		_, err := New(Config{Log: &fakeLog{}, List: denylist.New(), Tokens: testTokens, Clients: registry(t), Issuers: c.issuers})
 		if err == nil || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%s: %v, want it to begin with %s", name, err, c.want)
 		}

@@ -16,6 +16,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
@@ -162,8 +163,10 @@ type Login struct{ ID, Secret string }
 // Credentials are what a request says about its client, not yet believed.
 type Credentials struct {
 	// Method is one of the methods above; "" where there are none to be used.
-	Method string
-	Logins []Login // the readings of what was sent; the id alone, where the method has no secret
+	Method       string
+	Assertion    string
+	Certificates []*x509.Certificate
+	Logins       []Login // the readings of what was sent; the id alone, where the method has no secret
 	// Challenge says that the answer to a failure tells how to authenticate: the
 	// request used the Authorization header, or nothing (RFC 6749 section 5.2, RFC
 	// 9110 section 15.5.2).
