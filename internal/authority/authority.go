@@ -107,7 +107,7 @@ func New(c Config) (*Authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	clients, err := client.New(c.Clients)
+	clients, err := client.New(c.Clients, client.Options{Logger: c.Logger, Now: c.Now})
 	if err != nil {
 		return nil, err
 	}

@@ -245,7 +245,7 @@ func checkSilent(t *testing.T, where, text string, words ...string) {
 // someone is a client with some grants.
 func someone(t testing.TB, grants ...string) *client.Client {
 	t.Helper()
-	all, err := client.New([]client.Config{{ID: "c", SecretSHA256: hash("x"), Revoke: grants}})
+	all, err := client.New([]client.Config{{ID: "c", SecretSHA256: hash("x"), Revoke: grants}}, client.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

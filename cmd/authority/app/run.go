@@ -140,7 +140,7 @@ func assemble(cfg Config, log *pendingLog, list *denylist.List, logger *slog.Log
 	}
 	clients := make([]client.Config, len(cfg.Clients))
 	for i, c := range cfg.Clients {
-		clients[i] = client.Config(c)
+		clients[i] = client.Config{ID: c.ID, SecretSHA256: c.SecretSHA256, Auth: c.Auth, Revoke: c.Revoke}
 	}
 	reader, err := token.NewReader(readers, nil, logger, token.ForRevoking())
 	if err != nil {
