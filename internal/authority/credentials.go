@@ -72,7 +72,7 @@ func oauthCaller(r *http.Request, f form) (c caller, why string) {
 func byID(r *http.Request, id string) (c caller) {
 	named := []client.Login{{ID: id}}
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		c = as(client.Credentials{Method: client.TLS, Logins: named, Certificates: r.TLS.VerifiedChains[0]})
+		c = as(client.Credentials{Method: client.TLSClientAuth, Logins: named, Certificates: r.TLS.VerifiedChains[0]})
 	}
 	return append(c, client.Credentials{Method: client.None, Logins: named})
 }

@@ -35,7 +35,7 @@ func TestBasicSpellings(t *testing.T) {
 			hash("a-b.c_d~e"): "a-b.c_d~e", hash(":a:b:"): ":a:b:", hash("x:y"): "x:y", hash("\u65e5\u672c"): "\u65e5\u672c",
 		}
 		secret := secrets[c.SecretSHA256]
-		all, err := client.New([]client.Config{c, {ID: "percentA", SecretSHA256: hash("other")}})
+		all, err := client.New([]client.Config{c, {ID: "percentA", SecretSHA256: hash("other")}}, client.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -26,6 +26,9 @@ type dialect struct {
 // dialects is all there are: a new one is a file and a row.
 var dialects = []dialect{rfc7009, edgetag, asgardeo, genauth, voucherify}
 
+// Endpoints are the paths of RFC 7009 and RFC 7662, for which clients sign assertions.
+func Endpoints() []string { return slices.Concat(rfc7009.revoke, rfc7009.introspect) }
+
 // Mount serves a dialect at one more place.
 type Mount struct {
 	// Dialect is its name.

@@ -192,7 +192,7 @@ func newAuthority(t testing.TB, log Log, change ...func(*Config)) *Authority {
 
 func registry(t testing.TB, list ...client.Config) *client.Registry {
 	t.Helper()
-	r, err := client.New(list)
+	r, err := client.New(list, client.Options{Now: func() time.Time { return now }})
 	if err != nil {
 		t.Fatal(err)
 	}
