@@ -3,19 +3,10 @@ package client
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
-	"time"
 )
-
-var now = time.Date(2026, 9, 1, 12, 0, 0, 345678901, time.UTC)
-
-func hash(secret string) string {
-	sum := sha256.Sum256([]byte(secret))
-	return hex.EncodeToString(sum[:])
-}
 
 // An unknown client costs what a wrong secret does: the same hash and the same
 // constant-time comparison, against a hash that nothing is known to match.
