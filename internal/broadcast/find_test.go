@@ -366,7 +366,9 @@ func TestFindReadsToTheEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			ahead, reached := info.State.LastSeq+1, uint64(0)
-			err = l.readAll(t.Context(), l.stream, ahead, func() {}, func(position uint64, _ []byte) { reached = position })
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			err = l.readAll(ctx, l.stream, ahead, func() {}, func(position uint64, _ []byte) { reached = position })
 			if err != nil || external && reached < ahead || reached == 0 {
 				t.Errorf("read up to %d, %v, where the end is %d", reached, err, ahead)
 			}
@@ -374,8 +376,6 @@ func TestFindReadsToTheEnd(t *testing.T) {
 				return
 			}
 			// Marks keep coming. They are no progress towards an end that doesn't.
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
 			progress := uint64(0)
 			err = l.readAll(ctx, l.stream, reached+1000, func() { progress++ }, func(position uint64, _ []byte) {
 				if position >= reached+2 {
