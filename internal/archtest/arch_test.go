@@ -29,6 +29,7 @@ var rules = map[string]struct {
 	"pkg/verifier":             {[]string{"internal/token", "pkg/denylist"}, "freshness is in the list: a verifier never sees the feed"},
 	"internal/broadcast":       {[]string{"internal/wire", "pkg/denylist"}, "the sending end knows no HTTP requests and no tokens"},
 	"internal/authority":       {[]string{"internal/token", "internal/wire", "pkg/denylist"}, "the log is behind an interface, so that its failures can be tested"},
+	"internal/event":           {[]string{"internal/token", "pkg/denylist"}, "what identity providers say, as selectors: who answers them and who stores it are others"},
 	"internal/sidecar":         {[]string{"pkg/denylist", "pkg/verifier"}, "one decision, many doors: doors render, the verifier decides"},
 	"internal/config":          {[]string{"internal/token", "pkg/denylist"}, "strict decoding for both commands; bounds, names and defaults come from those who apply them"},
 	"internal/archtest":        {nil, "looks from outside"},
