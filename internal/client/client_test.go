@@ -67,27 +67,3 @@ func TestNewSecret(t *testing.T) {
 		t.Errorf("the pair doesn't work: %v", err)
 	}
 }
-
-func TestConfigMistakesNameTheKey(t *testing.T) {
-	good := Config{ID: "c", SecretSHA256: hash("x")}
-	change := func(f func(*Config)) []Config { c := good; f(&c); return []Config{c} }
-	for name, c := range map[string]struct {
-		clients []Config
-		want    string
-	}{
-		"no id":             {change(func(c *Config) { c.ID = "" }), "clients[0].id"},
-		"a long id":         {change(func(c *Config) { c.ID = strings.Repeat("x", maxClientID+1) }), "clients[0].id"},
-		"id twice":          {[]Config{good, good}, "clients[1].id"},
-		"no secret":         {change(func(c *Config) { c.SecretSHA256 = "" }), "clients[0].secret_sha256"},
-		"a short hash":      {change(func(c *Config) { c.SecretSHA256 = "00" }), "clients[0].secret_sha256"},
-		"no hash":           {change(func(c *Config) { c.SecretSHA256 = strings.Repeat("g", 64) }), "clients[0].secret_sha256"},
-		"an unused secret":  {change(func(c *Config) { c.Auth = []string{None} }), "clients[0].secret_sha256"},
-		"an unknown method": {change(func(c *Config) { c.Auth = []string{"basic"} }), "clients[0].auth"},
-		"an unknown grant":  {change(func(c *Config) { c.Revoke = []string{"all"} }), "clients[0].revoke"},
-		"a public admin":    {[]Config{{ID: "c", Auth: []string{None}, Revoke: []string{GrantOwn, GrantAny}}}, "clients[0].revoke"},
-	} {
-		if _, err := New(c.clients, Options{}); err == nil || !strings.HasPrefix(err.Error(), c.want) {
-			t.Errorf("%s: %v, want it to begin with %s", name, err, c.want)
-		}
-	}
-}
