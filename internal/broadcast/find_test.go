@@ -400,7 +400,7 @@ func TestBoundedSearchesTakeTurnsAndLeaveNothingBehind(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	for range 300 { // more than the stream allows consumers
-		wg.Go(func() { l.find(t, issuer, r.Selector, r) })
+		wg.Go(func() { l.finds(t, r) })
 	}
 	<-searching
 	wg.Wait()
