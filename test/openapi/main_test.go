@@ -28,8 +28,9 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	ndjson = "application/x-ndjson"
-	form   = "application/x-www-form-urlencoded"
+	jsonType = "application/json"
+	ndjson   = "application/x-ndjson"
+	form     = "application/x-www-form-urlencoded"
 )
 
 // everyAnswer are the headers that any answer may have: the description tells of

@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"slices"
@@ -15,16 +17,11 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 
+	"github.com/revcast/revcast/internal/token/tokentest"
 	"github.com/revcast/revcast/test/harness"
 )
 
-// notServed are operations that are described and not served yet.
-var notServed = []string{
-	"GET /v1/revocations", "POST /backchannel-logout", "POST /v1/events", "POST /global-token-revocation",
-}
-
-// notProvoked says, by the end of "METHOD /path Status", what no test here can bring
-// about.
+// notProvoked says which statuses no test here can bring about, and why.
 var notProvoked = map[string]string{
 	"Gone": "the log keeps its messages for a token's life",
 }
@@ -63,7 +60,7 @@ func TestDescriptionIsValid(t *testing.T) {
 			for status, answer := range o.Responses.Map() {
 				for name, body := range answer.Value.Content {
 					where := fmt.Sprintf("%s %s %s %s", method, path, status, name)
-					if name == "application/json" {
+					if name == jsonType {
 						strict(t, where, body.Schema)
 						if body.Example == nil && body.Examples == nil {
 							t.Errorf("%s: no example", where)
@@ -111,12 +108,9 @@ func TestServesWhatIsDescribed(t *testing.T) {
 	for path, item := range w.doc.Paths.Map() {
 		var allow []string
 		for method := range item.Operations() {
-			served := !slices.Contains(notServed, method+" "+path)
-			if served && method == http.MethodGet {
+			allow = append(allow, method)
+			if method == http.MethodGet {
 				allow = append(allow, http.MethodHead)
-			}
-			if served {
-				allow = append(allow, method)
 			}
 		}
 		at := w.authority.URL + strings.ReplaceAll(path, "{org}", "bifrost")
@@ -124,14 +118,9 @@ func TestServesWhatIsDescribed(t *testing.T) {
 		slices.Sort(allow)
 		said := strings.Split(got.header.Get("Allow"), ", ")
 		slices.Sort(said)
-		status := http.StatusMethodNotAllowed
-		if len(allow) == 0 {
-			status, allow = http.StatusNotFound, []string{""}
-		} else {
-			described = append(described, path)
-		}
-		if got.status != status || !slices.Equal(allow, said) {
-			t.Errorf("%s: PATCH is answered %d, Allow: %s; want %d, %s", path, got.status, said, status, allow)
+		described = append(described, path)
+		if got.status != http.StatusMethodNotAllowed || !slices.Equal(allow, said) {
+			t.Errorf("%s: PATCH is answered %d, Allow: %s; want 405, %s", path, got.status, said, allow)
 		}
 		w.checkError(t, got)
 		if slices.Contains(allow, http.MethodHead) {
@@ -167,7 +156,7 @@ func TestServesWhatIsDescribed(t *testing.T) {
 func (w *world) checkError(t *testing.T, got answer) {
 	t.Helper()
 	checkEveryAnswer(t, got)
-	if err := w.matches(w.doc.Components.Schemas["Error"], got.body); err != nil || got.header.Get("Content-Type") != "application/json" {
+	if err := w.matches(w.doc.Components.Schemas["Error"], got.body); err != nil || got.header.Get("Content-Type") != jsonType {
 		t.Errorf("%d %s: %v", got.status, got.body, err)
 	}
 }
@@ -176,7 +165,7 @@ func (w *world) checkError(t *testing.T, got answer) {
 // answer that is described.
 func TestDoesAsDescribed(t *testing.T) {
 	w := start(t)
-	for _, c := range slices.Concat(w.tokenCases(), w.selectorCases(), w.otherCases()) {
+	for _, c := range slices.Concat(w.tokenCases(), w.selectorCases(), w.questionCases(), w.eventCases(), w.otherCases()) {
 		t.Run(c.name, func(t *testing.T) {
 			at := w.authority
 			if c.away {
@@ -199,7 +188,7 @@ func TestDoesAsDescribed(t *testing.T) {
 				if _, err := fmt.Sscan(status, &code); err != nil {
 					t.Fatalf("%s %s: status %s", method, path, status)
 				}
-				told := slices.Contains(notServed, method+" "+path) || notProvoked[http.StatusText(code)] != ""
+				told := notProvoked[http.StatusText(code)] != ""
 				if seen := w.seen[key(method, path, code)]; seen == told {
 					t.Errorf("%s %s %d: seen: %v, said not to be: %v", method, path, code, seen, told)
 				}
@@ -212,28 +201,41 @@ func TestDoesAsDescribed(t *testing.T) {
 type world struct {
 	*contract
 	authority, away *harness.Process
-	issuer          *harness.Issuer
+	key             *tokentest.Key
+	issuer          string // of key
 	tokens          int
 }
 
 func start(t *testing.T) *world {
 	t.Helper()
-	w := &world{issuer: harness.NewIssuer(t)}
+	w := &world{key: tokentest.NewKey("k1", "ES256")}
+	idp := httptest.NewServer(tokentest.NewIdP(w.key))
+	t.Cleanup(idp.Close)
+	w.issuer = idp.URL
 	gone := "http://" + harness.FreeAddress(t)
 	o := harness.AuthorityOptions{
-		Issuers: []harness.Trust{w.issuer.Trust, {Issuer: keysAway, JWKSURI: gone, Algorithms: []string{"ES256"}}},
+		Issuers: []harness.Trust{{Issuer: w.issuer, JWKSURI: w.issuer}, {Issuer: keysAway, JWKSURI: gone}},
 		Clients: []harness.Client{web, spa, admin, agent},
 	}
 	o.Edit = func(config map[string]any) {
-		sum := sha256.Sum256([]byte(eager.Secret))
+		config["public_url"] = publicURL
+		config["issuers"].([]any)[0].(map[string]any)["logout_audiences"] = []string{web.ID}
 		config["clients"] = append(config["clients"].([]any), map[string]any{
-			"id": eager.ID, "secret_sha256": hex.EncodeToString(sum[:]), "revoke": eager.Revoke, "rate": 1,
+			"id": eager.ID, "secret_sha256": hash(eager.Secret), "revoke": eager.Revoke, "rate": 1,
 		})
+		transmitter := func(issuer, keys string) map[string]any {
+			return map[string]any{"issuer": issuer, "jwks_uri": keys, "audiences": []string{publicURL}, "issuers": []string{w.issuer}}
+		}
+		pushing := transmitter(withPushToken, w.issuer)
+		pushing["push_token_sha256"] = hash("push")
+		config["transmitters"] = []any{transmitter(w.issuer, w.issuer), transmitter(keysAway, gone), pushing}
 	}
 	w.authority = harness.StartAuthority(t, o)
 	w.contract = fetch(t, w.authority)
 	o.NoWait = true
+	edit := o.Edit
 	o.Edit = func(config map[string]any) {
+		edit(config)
 		config["nats"] = map[string]any{"url": "nats://" + harness.FreeAddress(t), "verifier_url": "nats://127.0.0.1:4222"}
 	}
 	w.away = harness.StartAuthority(t, o)
@@ -241,20 +243,34 @@ func start(t *testing.T) *world {
 	return w
 }
 
-// keysAway is an issuer whose keys can't be had.
-const keysAway = "https://keys-away.example"
+const (
+	publicURL     = "https://revcast.example"
+	keysAway      = "https://keys-away.example"  // an issuer whose keys can't be had
+	withPushToken = "https://push-token.example" // a transmitter that shows one, "push"
+)
+
+func hash(secret string) string {
+	sum := sha256.Sum256([]byte(secret))
+	return hex.EncodeToString(sum[:])
+}
 
 // token issues a token of its own to a client; change is in pairs.
 func (w *world) token(client harness.Client, change ...any) string {
+	return w.sign("at+jwt", append([]any{"sub", "alice", "client_id", client.ID, "exp", time.Now().Add(time.Hour).Unix()}, change...)...)
+}
+
+// sign signs claims, in pairs, as a JWT of a type and with a jti of its own.
+func (w *world) sign(typ string, pairs ...any) string {
 	w.tokens++
-	claims := map[string]any{
-		"sub": "alice", "client_id": client.ID, "jti": fmt.Sprintf("j%d", w.tokens), "aud": "api",
-		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+	claims := map[string]any{"iss": w.issuer, "iat": time.Now().Unix(), "jti": fmt.Sprintf("j%d", w.tokens)}
+	for i := 0; i < len(pairs); i += 2 {
+		claims[pairs[i].(string)] = pairs[i+1]
 	}
-	for i := 0; i < len(change); i += 2 {
-		claims[change[i].(string)] = change[i+1]
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		panic(err) // a mistake of the test's
 	}
-	return w.issuer.Token(claims)
+	return w.key.Sign(`{"alg":"ES256","kid":"k1","typ":"`+typ+`"}`, string(payload))
 }
 
 // testCase is a request, and the status of its answer.
@@ -332,7 +348,7 @@ func (w *world) tokenCases() (all []testCase) {
 		add("keys can't be had", 503, web, url.Values{d.token: {w.token(web, "iss", keysAway)}})
 		add("the log is out of reach", 503, web, url.Values{d.token: {w.token(web)}}, func(c *testCase) { c.away = true })
 		add("too often", 429, eager, url.Values{d.token: {known}}, insist)
-		add("JSON", 400, web, nil, unfit, func(c *testCase) { c.contentType, c.body = "application/json", `{"token":"x"}` })
+		add("JSON", 400, web, nil, unfit, func(c *testCase) { c.contentType, c.body = jsonType, `{"token":"x"}` })
 		if d.token != "token" {
 			add("another's token", 404, web, url.Values{d.token: {w.token(spa)}})
 			add("no credentials", 401, web, url.Values{d.token: {known}}, anonymous, unfit)
@@ -352,11 +368,11 @@ func (w *world) tokenCases() (all []testCase) {
 }
 
 func (w *world) selectorCases() (all []testCase) {
-	const path, json = "/v1/revocations", "application/json"
+	const path = "/v1/revocations"
 	add := func(name string, want int, login harness.Client, contentType, body string, change ...func(*testCase)) {
 		c := testCase{name: path + "/" + name, want: want, call: call{
 			method: http.MethodPost, url: path, contentType: contentType, header: basic(login),
-			body: strings.ReplaceAll(body, "ISS", w.issuer.Issuer),
+			body: strings.ReplaceAll(body, "ISS", w.issuer),
 		}}
 		for _, f := range change {
 			f(&c)
@@ -365,28 +381,121 @@ func (w *world) selectorCases() (all []testCase) {
 	}
 	unfit := func(c *testCase) { c.unfit = true }
 	away := func(c *testCase) { c.away = true }
-	add("by sub", 200, agent, json, `{"issuer":"ISS","selector":{"sub":"alice"}}`)
-	add("by jti", 200, admin, json, `{"issuer":"ISS","selector":{"jti":"1"},"reason":"found in a log"}`)
-	add("a wide one", 200, admin, json, `{"issuer":"ISS","selector":{"tenant":42,"guest":true},"confirm":true}`)
-	add("a wide one, unconfirmed", 400, admin, json, `{"issuer":"ISS","selector":{"tenant":42}}`)
-	add("an unknown member", 400, admin, json, `{"issuer":"ISS","selector":{"sub":"a"},"x":1}`, unfit)
-	add("no selector", 400, admin, json, `{"issuer":"ISS"}`, unfit)
-	add("a fraction", 400, admin, json, `{"issuer":"ISS","selector":{"sub":1.5}}`, unfit)
-	add("nine claims", 400, admin, json, `{"issuer":"ISS","selector":{"a":"","b":"","c":"","d":"","e":"","f":"","g":"","h":"","i":""}}`, unfit)
-	add("a date", 400, admin, json, `{"issuer":"ISS","selector":{"sub":"a"},"issued_before":"2026-09-01"}`, unfit)
-	add("a long reason", 400, admin, json, `{"issuer":"ISS","selector":{"sub":"a"},"reason":"`+strings.Repeat("x", 513)+`"}`, unfit)
+	add("by sub", 200, agent, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`)
+	add("by jti", 200, admin, jsonType, `{"issuer":"ISS","selector":{"jti":"1"},"reason":"found in a log"}`)
+	add("a wide one", 200, admin, jsonType, `{"issuer":"ISS","selector":{"tenant":42,"guest":true},"confirm":true}`)
+	add("a wide one, unconfirmed", 400, admin, jsonType, `{"issuer":"ISS","selector":{"tenant":42}}`)
+	add("an unknown member", 400, admin, jsonType, `{"issuer":"ISS","selector":{"sub":"a"},"x":1}`, unfit)
+	add("no selector", 400, admin, jsonType, `{"issuer":"ISS"}`, unfit)
+	add("a fraction", 400, admin, jsonType, `{"issuer":"ISS","selector":{"sub":1.5}}`, unfit)
+	add("nine claims", 400, admin, jsonType, `{"issuer":"ISS","selector":{"a":"","b":"","c":"","d":"","e":"","f":"","g":"","h":"","i":""}}`, unfit)
+	add("a date", 400, admin, jsonType, `{"issuer":"ISS","selector":{"sub":"a"},"issued_before":"2026-09-01"}`, unfit)
+	add("a long reason", 400, admin, jsonType, `{"issuer":"ISS","selector":{"sub":"a"},"reason":"`+strings.Repeat("x", 513)+`"}`, unfit)
 	add("another type", 400, admin, form, `issuer=ISS`, unfit)
-	add("a wrong secret", 401, nobody, json, `{"issuer":"ISS","selector":{"sub":"alice"}}`)
-	add("no credentials", 401, nobody, json, `{"issuer":"ISS","selector":{"sub":"alice"}}`, unfit, func(c *testCase) { c.header = nil })
-	add("no grant", 403, agent, json, `{"issuer":"ISS","selector":{"sid":"1"}}`)
-	add("over 64 KiB", 413, admin, json, `{"issuer":"ISS","selector":{"sub":"alice"}}`+strings.Repeat(" ", 64<<10))
-	add("too often", 429, eager, json, `{"issuer":"ISS","selector":{"sub":"alice"}}`, func(c *testCase) { c.insist = 50 })
-	add("the log is out of reach", 503, admin, json, `{"issuer":"ISS","selector":{"sub":"alice"}}`, away)
+	add("a wrong secret", 401, nobody, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`)
+	add("no credentials", 401, nobody, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`, unfit, func(c *testCase) { c.header = nil })
+	add("no grant", 403, agent, jsonType, `{"issuer":"ISS","selector":{"sid":"1"}}`)
+	add("over 64 KiB", 413, admin, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`+strings.Repeat(" ", 64<<10))
+	add("too often", 429, eager, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`, func(c *testCase) { c.insist = 50 })
+	add("the log is out of reach", 503, admin, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`, away)
 	const lines = `{"issuer":"ISS","selector":{"sub":"alice"}}` + "\n" + `{"issuer":"ISS"}` + "\n" +
 		`{"issuer":"ISS","selector":{"tenant":"42"},"confirm":true}` + "\n"
 	add("a stream", 200, admin, ndjson, lines)
 	add("a stream with a wrong secret", 401, nobody, ndjson, lines)
 	add("a stream, the log is out of reach", 200, admin, ndjson, lines, away)
+	return all
+}
+
+func (w *world) questionCases() (all []testCase) {
+	add := func(query string, want int, login harness.Client, change ...func(*testCase)) {
+		c := testCase{name: fmt.Sprintf("question/%s/%d", query, want), want: want, call: call{
+			method: http.MethodGet, header: basic(login),
+			url: "/v1/revocations?" + strings.ReplaceAll(query, "ISS", url.QueryEscape(w.issuer)),
+		}}
+		for _, f := range change {
+			f(&c)
+		}
+		all = append(all, c)
+	}
+	unfit := func(c *testCase) { c.unfit = true }
+	add("issuer=ISS&sub=alice", 200, agent, func(c *testCase) { c.says = `"live":true` })
+	add("issuer=ISS&sub=who", 200, agent, func(c *testCase) { c.says = `"live":false` })
+	add("issuer=ISS&jti=1", 200, admin, func(c *testCase) { c.says = "found in a log" })
+	add("sub=alice", 400, agent, unfit)
+	add("issuer=ISS&sub=a&sub=b", 400, agent)
+	add("issuer=ISS&sub=alice", 401, nobody)
+	add("issuer=ISS&sub=alice", 401, agent, unfit, func(c *testCase) { c.header = nil })
+	add("issuer=ISS&sid=1", 403, agent)
+	add("issuer=ISS&sub=alice", 429, eager, func(c *testCase) { c.insist = 50 })
+	add("issuer=ISS&sub=alice", 503, agent, func(c *testCase) { c.away = true })
+	return all
+}
+
+func (w *world) eventCases() (all []testCase) {
+	add := func(name, path string, want int, contentType, body, bearer string, change ...func(*testCase)) {
+		c := testCase{name: path + "/" + name, want: want, call: call{
+			method: http.MethodPost, url: path, contentType: contentType, body: body, header: http.Header{},
+		}}
+		if bearer != "" {
+			c.header.Set("Authorization", "Bearer "+bearer)
+		}
+		for _, f := range change {
+			f(&c)
+		}
+		all = append(all, c)
+	}
+	unfit := func(c *testCase) { c.unfit = true }
+	away := func(c *testCase) { c.away = true }
+	in5 := time.Now().Add(5 * time.Minute).Unix()
+
+	const logout = "/backchannel-logout"
+	ended := func(pairs ...any) string {
+		event := map[string]any{"http://schemas.openid.net/event/backchannel-logout": map[string]any{}}
+		return "logout_token=" + w.sign("logout+jwt", append([]any{"aud", web.ID, "exp", in5, "sub", "bob", "events", event}, pairs...)...)
+	}
+	once := ended()
+	add("a logout token", logout, 200, form, once, "")
+	add("again", logout, 400, form, once, "")
+	add("with a nonce", logout, 400, form, ended("nonce", "n"), "")
+	add("no token", logout, 400, form, "x=x", "", unfit)
+	add("over 64 KiB", logout, 413, form, ended()+"&x="+strings.Repeat("x", 64<<10), "")
+	add("keys can't be had", logout, 503, form, ended("iss", keysAway), "")
+	add("the log is out of reach", logout, 503, form, ended(), "", away)
+
+	const events, secevent = "/v1/events", "application/secevent+jwt"
+	happened := func(pairs ...any) string {
+		event := map[string]any{"https://schemas.openid.net/secevent/caep/event-type/session-revoked": map[string]any{}}
+		subject := map[string]any{"format": "iss_sub", "iss": w.issuer, "sub": "bob"}
+		return w.sign("secevent+jwt", append([]any{"aud", publicURL, "sub_id", subject, "events", event}, pairs...)...)
+	}
+	add("an event", events, 202, secevent, happened(), "")
+	add("with a push token", events, 202, secevent, happened("iss", withPushToken), "push")
+	add("without a push token", events, 401, secevent, happened("iss", withPushToken), "")
+	add("for others", events, 400, secevent, happened("aud", "https://other.example"), "")
+	add("of a stranger", events, 400, secevent, happened("iss", "https://other.example"), "")
+	add("as JSON", events, 400, jsonType, `{}`, "", unfit)
+	add("over 64 KiB", events, 413, secevent, strings.Repeat("x", 64<<10+1), "", unfit)
+	add("keys can't be had", events, 503, secevent, happened("iss", keysAway), "")
+	add("the log is out of reach", events, 503, secevent, happened(), "", away)
+
+	const global = "/global-token-revocation"
+	bearer := func(pairs ...any) string {
+		return w.sign("JWT", append([]any{"aud", publicURL + global, "exp", in5, "sub", "idp"}, pairs...)...)
+	}
+	subject := func(format, iss string) string {
+		return fmt.Sprintf(`{"sub_id":{"format":%q,"iss":%q,"sub":"bob"}}`, format, iss)
+	}
+	used, bob := bearer(), subject("iss_sub", w.issuer)
+	add("a user", global, 204, jsonType, bob, used)
+	add("a bearer token again", global, 401, jsonType, bob, used)
+	add("no bearer token", global, 401, jsonType, bob, "", unfit)
+	add("a bearer token for others", global, 401, jsonType, bob, bearer("aud", publicURL))
+	add("no subject", global, 400, jsonType, `{}`, bearer(), unfit)
+	add("of another issuer", global, 403, jsonType, subject("iss_sub", "https://other.example"), bearer())
+	add("over 64 KiB", global, 413, jsonType, bob+strings.Repeat(" ", 64<<10), bearer())
+	add("by email", global, 422, jsonType, `{"sub_id":{"format":"email","email":"bob@example.com"}}`, bearer())
+	add("keys can't be had", global, 503, jsonType, bob, bearer("iss", keysAway))
+	add("the log is out of reach", global, 503, jsonType, bob, bearer(), away)
 	return all
 }
 
