@@ -175,7 +175,7 @@ func New(c Config) (*Authority, error) {
 		return nil, err
 	}
 	a := &Authority{
-		log: c.Log, list: c.List, tokens: c.Tokens, issuers: issuers, opaque: c.Opaque, relays: newRelays(issuers),
+		log: c.Log, list: c.List, tokens: c.Tokens, issuers: issuers, opaque: c.Opaque, relays: newRelays(issuers, c.Opaque.Lifetime),
 		transmitters: transmitters, events: c.Events, replay: token.NewReplay(maxReplays),
 		clients: c.Clients, publicURL: c.PublicURL,
 		logger: c.Logger, now: c.Now, mux: http.NewServeMux(),

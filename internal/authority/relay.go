@@ -2,14 +2,18 @@ package authority
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"golang.org/x/time/rate"
 
 	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/token"
@@ -35,6 +39,10 @@ const (
 	// relaysAtOnce bounds the requests that wait for providers: whoever sends them has
 	// not been authenticated yet.
 	relaysAtOnce = 256
+	// Opaque tokens that only a provider vouches for: RFC 7009 has it accept any string.
+	// So many revocations of them are outstanding at most, and so many come at once.
+	maxVouchedOpaque   = 1_000_000
+	vouchedOpaqueBurst = 10_000
 )
 
 // relays asks providers.
@@ -43,9 +51,12 @@ type relays struct {
 	only     string // the issuer whose opaque tokens come here; "" where that is not clear
 	client   *http.Client
 	slots    chan struct{}
+	opaque   *rate.Limiter
 }
 
-func newRelays(issuers map[string]Issuer) *relays {
+// newRelays makes the relays of some issuers. Revocations of opaque tokens are kept for
+// a while.
+func newRelays(issuers map[string]Issuer, opaque time.Duration) *relays {
 	r := &relays{byIssuer: map[string]Relay{}, slots: make(chan struct{}, relaysAtOnce)}
 	for _, i := range issuers {
 		if i.Relay.Endpoint != "" {
@@ -56,9 +67,13 @@ func newRelays(issuers map[string]Issuer) *relays {
 	if len(r.byIssuer) != 1 {
 		r.only = ""
 	}
+	if opaque > 0 {
+		r.opaque = rate.NewLimiter(rate.Limit(maxVouchedOpaque/opaque.Seconds()), vouchedOpaqueBurst)
+	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 32
 	transport.MaxResponseHeaderBytes = 64 << 10
+	transport.DisableCompression = true // what comes is passed on as it is
 	r.client = &http.Client{
 		Transport: transport, Timeout: relayTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // what is sent is secret
@@ -66,15 +81,15 @@ func newRelays(issuers map[string]Issuer) *relays {
 	return r
 }
 
-// of returns the relay of a token that nobody has verified: by its iss, or where it is
-// opaque, the only one there is.
+// of returns the relay of a token that nobody has verified: by its iss, or where it has
+// none that can be read, the only one there is. An opaque token may have two dots too.
 func (r *relays) of(raw string) (Relay, bool) {
 	if len(r.byIssuer) == 0 {
 		return Relay{}, false
 	}
-	issuer := r.only
-	if _, err := token.Split(raw); !errors.Is(err, token.ErrNotCompact) {
-		issuer, _ = token.PeekIssuer(raw)
+	issuer, ok := token.PeekIssuer(raw)
+	if !ok {
+		issuer = r.only
 	}
 	to, ok := r.byIssuer[issuer]
 	return to, ok
@@ -88,12 +103,13 @@ type relayedAnswer struct {
 }
 
 // answerHeaders are passed on; the others are between the provider and us.
-var answerHeaders = []string{"Content-Type", "WWW-Authenticate", "Retry-After", "Access-Control-Allow-Origin", "Vary"}
+var answerHeaders = []string{"Content-Type", "WWW-Authenticate", "Retry-After"}
 
 func (a *relayedAnswer) write(w http.ResponseWriter) {
-	for _, name := range answerHeaders[:3] {
+	w.Header()["Content-Type"] = nil // no guess, where the provider doesn't say
+	for _, name := range answerHeaders {
 		if values := a.header.Values(name); len(values) > 0 {
-			w.Header()[name] = values
+			w.Header()[http.CanonicalHeaderKey(name)] = values
 		}
 	}
 	w.WriteHeader(a.status)
@@ -151,27 +167,69 @@ func (r *relays) ask(ctx context.Context, to Relay, c command) (*relayedAnswer, 
 
 // vouched is a client that its provider has authenticated. Only tokens of its own are
 // its to revoke.
-type vouched struct{ id string }
+type vouched struct {
+	id     string // "" where the token doesn't tell
+	opaque *rate.Limiter
+}
 
 func (v vouched) ID() string       { return v.id }
 func (vouched) May(...string) bool { return false }
-func (vouched) Reserve([]time.Time, time.Time) (func(), time.Duration, bool) {
-	return func() {}, 0, true // each stands for a token that the provider has signed
+func (v vouched) Reserve(expires []time.Time, now time.Time) (release func(), retryAfter time.Duration, ok bool) {
+	if v.id != "" || len(expires) == 0 {
+		return func() {}, 0, true // each stands for a token that the provider has signed
+	}
+	r := v.opaque.ReserveN(now, len(expires))
+	if wait := r.DelayFrom(now); wait > 0 {
+		r.CancelAt(now)
+		return nil, wait, false
+	}
+	return func() { r.CancelAt(now) }, 0, true
 }
 
-// claims reports whether a request says that it comes from a client.
-func (all caller) claims(id string) bool {
-	for _, c := range all {
-		if issuer, ok := token.PeekIssuer(c.Assertion); ok && c.Method == client.PrivateKeyJWT {
-			return issuer == id
-		}
-		for _, l := range c.Logins {
-			if l.ID == id {
-				return true
-			}
+// claims reports whether a request says that it comes from a client, and says nothing
+// else anywhere: whichever of its credentials the provider went by, they were that
+// client's.
+func (c command) claims(id string) bool {
+	for _, h := range c.request.Header.Values("Authorization") {
+		basic, _, _ := basicCredentials(&http.Request{Header: http.Header{"Authorization": {h}}})
+		if scheme, _, _ := strings.Cut(h, " "); strings.EqualFold(scheme, "Basic") && !names(basic.Logins, id) {
+			return false
 		}
 	}
-	return false
+	f, err := url.ParseQuery(c.body)
+	if err != nil {
+		return false
+	}
+	differs := func(said string) bool { return said != "" && said != id }
+	if slices.ContainsFunc(slices.Concat(f["client_id"], c.request.Header.Values("X-App-Id")), differs) ||
+		slices.ContainsFunc(f["client_assertion"], func(raw string) bool { return raw != "" && !isAssertionOf(raw, id) }) {
+		return false
+	}
+	return slices.ContainsFunc(c.caller, func(said client.Credentials) bool {
+		return said.Method == client.PrivateKeyJWT && isAssertionOf(said.Assertion, id) || names(said.Logins, id)
+	})
+}
+
+func names(logins []client.Login, id string) bool {
+	return slices.ContainsFunc(logins, func(l client.Login) bool { return l.ID == id })
+}
+
+// isAssertionOf reports whether an assertion says, by both iss and sub, that it is a
+// client's (RFC 7523 section 3): there are providers that look at one of them.
+func isAssertionOf(raw, id string) bool {
+	issuer, ok := token.PeekIssuer(raw)
+	if !ok || issuer != id {
+		return false
+	}
+	parts, err := token.Split(raw)
+	if err != nil {
+		return false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts.Payload)
+	var said struct {
+		Subject string `json:"sub"`
+	}
+	return err == nil && json.Unmarshal(payload, &said) == nil && said.Subject == id
 }
 
 // revokeRelayed carries out a command with the provider: it is the provider who
@@ -189,9 +247,10 @@ func (a *Authority) revokeRelayed(ctx context.Context, to Relay, c command, now 
 	if !answer.accepts() && !overruled {
 		return outcome{kind: refusedUpstream, cause: fmt.Errorf("the provider answered %d", answer.status), relayed: answer}
 	}
-	o := a.revokeVouched(ctx, c, now)
+	// What is over at the provider ends here too, though the caller may not wait for it.
+	o := a.revokeVouched(context.WithoutCancel(ctx), c, now)
 	switch {
-	case o.kind == unavailable, overruled && o.kind == notOwner:
+	case o.kind == unavailable, o.kind == limited, overruled && o.kind == notOwner:
 		return o
 	case overruled && o.kind.done():
 		return o
@@ -205,9 +264,9 @@ func (a *Authority) revokeRelayed(ctx context.Context, to Relay, c command, now 
 // revokeVouched revokes a token for the client that the provider knows, if it is that
 // client's own.
 func (a *Authority) revokeVouched(ctx context.Context, c command, now time.Time) outcome {
-	who := vouched{}
+	who := vouched{opaque: a.relays.opaque}
 	if v, err := a.tokens.ReadAs(ctx, token.Revocable, c.token); err == nil {
-		if owner, ok := a.issuers[v.Issuer].owner(v); ok && c.caller.claims(owner.Value) {
+		if owner, ok := a.issuers[v.Issuer].owner(v); ok && c.claims(owner.Value) {
 			who.id = owner.Value
 		}
 	}
