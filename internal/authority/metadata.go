@@ -1,10 +1,10 @@
 package authority
 
 import (
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/token"
@@ -52,8 +52,6 @@ func (a *Authority) baseURL(r *http.Request) string {
 	if r.TLS != nil {
 		u.Scheme = "https"
 	}
-	if host, port, err := net.SplitHostPort(u.Host); err == nil && (port == "80" && r.TLS == nil || port == "443" && r.TLS != nil) {
-		u.Host = host
-	}
+	u.Host = strings.TrimSuffix(u.Host, map[string]string{"http": ":80", "https": ":443"}[u.Scheme])
 	return u.String()
 }

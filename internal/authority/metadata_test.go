@@ -1,0 +1,110 @@
+package authority
+
+import (
+	"crypto/tls"
+	"net/http"
+	"net/http/httptest"
+	"reflect"
+	"testing"
+
+	"github.com/revcast/revcast/internal/client"
+	"github.com/revcast/revcast/internal/token"
+	"github.com/revcast/revcast/internal/token/tokentest"
+)
+
+// Metadata names the authority as it is called: as configured, else as by this caller.
+func TestMetadataNamesTheAuthority(t *testing.T) {
+	for _, c := range []struct {
+		public, host string
+		tls          bool
+		want         string
+	}{
+		{"", "revcast.internal:8700", false, "http://revcast.internal:8700"},
+		{"", "revcast.internal", false, "http://revcast.internal"},
+		{"", "revcast.internal:80", false, "http://revcast.internal"},
+		{"", "revcast.internal:443", false, "http://revcast.internal:443"},
+		{"", "revcast.internal:443", true, "https://revcast.internal"},
+		{"", "revcast.internal:80", true, "https://revcast.internal:80"},
+		{"", "revcast.internal:8443", true, "https://revcast.internal:8443"},
+		{"", "[2001:db8::1]:443", true, "https://[2001:db8::1]"},
+		{"", "[2001:db8::80]", false, "http://[2001:db8::80]"},
+		{"https://revoke.example", "127.0.0.1:8700", false, "https://revoke.example"},
+		{"https://api.example/revoke", "127.0.0.1:8700", true, "https://api.example/revoke"},
+	} {
+		a := newAuthority(t, &fakeLog{}, func(config *Config) { config.PublicURL = c.public })
+		r := httptest.NewRequest(http.MethodGet, metadataPath, nil)
+		r.Host = c.host
+		if c.tls {
+			r.TLS = &tls.ConnectionState{}
+		}
+		got := checkJSON(t, do(a, r), 200, "")
+		want := map[string]any{
+			"issuer": c.want, "response_types_supported": []any{}, "grant_types_supported": []any{},
+			"revocation_endpoint": c.want + "/oauth2/revoke", "introspection_endpoint": c.want + "/oauth2/introspect",
+			"service_documentation": c.want + "/openapi.yaml",
+		}
+		for _, endpoint := range []string{"revocation", "introspection"} {
+			want[endpoint+"_endpoint_auth_methods_supported"] = got["revocation_endpoint_auth_methods_supported"]
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s at %s: %v, want %v", c.public, c.host, got, want)
+		}
+	}
+}
+
+// Metadata tells of the methods that some client has, and of no other.
+func TestMetadataMethods(t *testing.T) {
+	secret, public := client.Config{ID: "a", SecretSHA256: hash("a")}, client.Config{ID: "b", Auth: []string{client.None}}
+	keyed := client.Config{ID: "c", Auth: []string{client.PrivateKeyJWT}, JWKS: tokentest.Document(tokentest.NewKey("k", "ES256"))}
+	certified := client.Config{ID: "d", Auth: []string{client.TLSClientAuth}, TLSSANDNS: "d.example"}
+	var algorithms []any
+	for _, name := range token.Algorithms() {
+		algorithms = append(algorithms, name)
+	}
+	for _, c := range []struct {
+		clients    []client.Config
+		methods    any
+		algorithms any
+	}{
+		{nil, nil, nil},
+		{[]client.Config{secret}, []any{client.SecretBasic, client.SecretPost}, nil},
+		{[]client.Config{public}, []any{client.None}, nil},
+		{[]client.Config{keyed}, []any{client.PrivateKeyJWT}, algorithms},
+		{[]client.Config{certified, public, keyed, secret, {ID: "e", SecretSHA256: hash("e"), Auth: []string{client.SecretBasic}}},
+			[]any{client.SecretBasic, client.SecretPost, client.PrivateKeyJWT, client.TLSClientAuth, client.None}, algorithms},
+	} {
+		all, err := client.New(c.clients, client.Options{Audiences: []string{"https://revcast.example"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := newAuthority(t, &fakeLog{}, func(config *Config) { config.Clients = all })
+		got := checkJSON(t, get(a, metadataPath), 200, "")
+		for _, endpoint := range []string{"revocation", "introspection"} {
+			if methods := got[endpoint+"_endpoint_auth_methods_supported"]; !reflect.DeepEqual(methods, c.methods) {
+				t.Errorf("%d clients, %s: methods %v, want %v", len(c.clients), endpoint, methods, c.methods)
+			}
+			if algs := got[endpoint+"_endpoint_auth_signing_alg_values_supported"]; !reflect.DeepEqual(algs, c.algorithms) {
+				t.Errorf("%d clients, %s: algorithms %v, want %v", len(c.clients), endpoint, algs, c.algorithms)
+			}
+		}
+	}
+}
+
+// Metadata has no endpoint that isn't served where it says.
+func TestMetadataWithoutRFC7009(t *testing.T) {
+	for _, mounts := range [][]Mount{nil, {{Dialect: "rfc7009", Prefix: "/idp"}}, {{Dialect: "rfc7009", Host: "idp.example"}}} {
+		a := newAuthority(t, &fakeLog{}, func(c *Config) { c.Dialects, c.Mounts = []string{"edgetag"}, mounts })
+		got := checkJSON(t, get(a, "http://revcast.internal"+metadataPath), 200, "")
+		want := map[string]any{
+			"issuer": "http://revcast.internal", "response_types_supported": []any{}, "grant_types_supported": []any{},
+			"service_documentation": "http://revcast.internal/openapi.yaml",
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%v: %v", mounts, got)
+		}
+	}
+	w := get(newAuthority(t, &fakeLog{}), openAPIPath)
+	if w.Code != 200 || w.Header().Get("Content-Type") != "application/yaml" || w.Body.String() != string(openAPI) {
+		t.Errorf("%d %s", w.Code, w.Header())
+	}
+}
