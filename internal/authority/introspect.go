@@ -28,6 +28,7 @@ func (a *Authority) serveIntrospection(d dialect) http.HandlerFunc {
 		var answer any
 		if ok {
 			answer, o = a.introspect(r, who, c.token, now)
+			o.client = who.ID()
 		}
 		a.metrics.introspections.WithLabelValues(d.name, o.kind.String()).Inc()
 		if answer == nil {
@@ -66,6 +67,9 @@ func (a *Authority) introspect(r *http.Request, who *client.Client, raw string, 
 		}
 	}
 	said := map[string]any{"active": true, "token_type": "Bearer"}
+	if cnf, _ := v.Values["cnf"].(map[string]any); cnf["jkt"] != nil {
+		said["token_type"] = "DPoP" // RFC 9449 section 6.2
+	}
 	for _, name := range passedOn {
 		if value, ok := v.Values[name]; ok {
 			said[name] = value
