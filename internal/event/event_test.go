@@ -183,6 +183,48 @@ func TestDefaultIssuer(t *testing.T) {
 	}
 }
 
+// TestSessionOfAForeignUser: that the default issuer's tokens carry sid makes a session
+// of somebody else's user none of its sessions.
+func TestSessionOfAForeignUser(t *testing.T) {
+	p := newProvider(t)
+	carried := rules
+	carried.DefaultIssuer = issuerB
+	for name, want := range map[string]string{
+		"bad-session-complex-user-foreign-session": "access_denied the subject is of an issuer that the transmitter may not speak about",
+		"bad-session-complex-user-email-session":   `https://b.example {sid="s-1"} "session-revoked"`, // the session says all
+		"good-session-complex-session":             `https://b.example {sid="s-1"} "session-revoked"`,
+	} {
+		v, err := p.read(t.Context(), token.SecurityEvent, first(t, "events", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := Events(v, carried, now)
+		if got := render(said{over: s.Over}, err); got != want {
+			t.Errorf("%s: got %s; want %s", name, got, want)
+		}
+	}
+}
+
+// What no token could hold is refused, not cut, and not passed over either.
+func TestIdentifierTooLong(t *testing.T) {
+	long := strings.Repeat("x", denylist.MaxValueSize+1)
+	for _, subject := range []string{
+		`{"format":"opaque","id":"LONG"}`,
+		`{"format":"iss_sub","iss":"https://a.example","sub":"LONG"}`,
+		`{"format":"jwt_id","iss":"https://a.example","jti":"LONG"}`,
+		`{"format":"complex","session":{"format":"opaque","id":"LONG"}}`,
+		`{"format":"complex","session":{"format":"opaque","id":"LONG"},"user":{"format":"opaque","id":"x"}}`,
+		`{"format":"complex","session":{"format":"opaque","id":"x"},"user":{"format":"opaque","id":"LONG"}}`,
+		`{"format":"complex","user":{"format":"opaque","id":"x"},"application":{"format":"opaque","id":"LONG"}}`,
+		`{"format":"aliases","identifiers":[{"format":"opaque","id":"x"},{"format":"opaque","id":"LONG"}]}`,
+	} {
+		over, err := GlobalRevocation([]byte(`{"sub_id":`+strings.ReplaceAll(subject, "LONG", long)+`}`), rules, now)
+		if e, ok := errors.AsType[*Error](err); !ok || e.Unmappable || over != nil {
+			t.Errorf("%s: got %v, %v", subject, over, err)
+		}
+	}
+}
+
 func TestGlobalRevocationBounded(t *testing.T) {
 	body := first(t, "global", "good-iss_sub")
 	for _, c := range []struct {

@@ -36,8 +36,8 @@ func TestReplayIsRefused(t *testing.T) {
 func TestReplayReleased(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	r := NewReplay(10)
-	for i := range 5 { // of different times, so that the one in the middle is not at either end
-		if err := r.Reserve(issuerA, fmt.Sprint(i), now.Add(time.Duration(i+1)*time.Minute), now); err != nil {
+	for i := range 5 { // the last to come is the first to go
+		if err := r.Reserve(issuerA, fmt.Sprint(i), now.Add(time.Duration(5-i)*time.Minute), now); err != nil {
 			t.Fatal(err)
 		}
 	}
