@@ -190,9 +190,10 @@ func TestSessionOfAForeignUser(t *testing.T) {
 	carried := rules
 	carried.DefaultIssuer = issuerB
 	for name, want := range map[string]string{
-		"bad-session-complex-user-foreign-session": "access_denied the subject is of an issuer that the transmitter may not speak about",
-		"bad-session-complex-user-email-session":   `https://b.example {sid="s-1"} "session-revoked"`, // the session says all
-		"good-session-complex-session":             `https://b.example {sid="s-1"} "session-revoked"`,
+		"bad-session-complex-user-foreign-session":   "access_denied the subject is of an issuer that the transmitter may not speak about",
+		"bad-session-complex-user-aliases-malformed": "invalid_request id of a subject of format opaque must be a string with something in it",
+		"bad-session-complex-user-email-session":     `https://b.example {sid="s-1"} "session-revoked"`, // the session says all
+		"good-session-complex-session":               `https://b.example {sid="s-1"} "session-revoked"`,
 	} {
 		v, err := p.read(t.Context(), token.SecurityEvent, first(t, "events", name))
 		if err != nil {

@@ -51,6 +51,10 @@ func TestReplayReleased(t *testing.T) {
 			t.Errorf("%d: %v; want it refused", i, err)
 		}
 	}
+	later := now.Add(2 * time.Hour)
+	if err := r.Reserve(issuerA, "later", later.Add(time.Hour), later); err != nil || len(r.seen) != 1 || len(r.next) != 1 {
+		t.Errorf("%v; %d and %d are remembered of one", err, len(r.seen), len(r.next))
+	}
 }
 
 // TestReplayBounded: what is full takes no more, and forgets nothing early.
