@@ -13,7 +13,7 @@ import (
 	"github.com/revcast/revcast/internal/token/tokentest"
 )
 
-var kindNames = [...]string{AccessToken: "access token", LogoutToken: "logout token", SecurityEvent: "security event", Assertion: "assertion"}
+var kindNames = [...]string{AccessToken: "access token", Revocable: "revocable token", LogoutToken: "logout token", SecurityEvent: "security event", Assertion: "assertion"}
 
 // TestKindsAreToldApart: a JWT made for one purpose is never read for another, unless
 // it has no typ of its own and both allow that.
@@ -29,13 +29,15 @@ func TestKindsAreToldApart(t *testing.T) {
 		typ  string // as JSON
 		read []Kind
 	}{
-		{untyped, []Kind{AccessToken, LogoutToken, Assertion}},
-		{`"JWT"`, []Kind{AccessToken, LogoutToken, Assertion}},
-		{`"jwt"`, []Kind{AccessToken, LogoutToken, Assertion}},
-		{`"application/jwt"`, []Kind{AccessToken, LogoutToken, Assertion}},
-		{`"at+jwt"`, []Kind{AccessToken}},
-		{`"AT+JWT"`, []Kind{AccessToken}},
-		{`"application/at+jwt"`, []Kind{AccessToken}},
+		{untyped, []Kind{AccessToken, Revocable, LogoutToken, Assertion}},
+		{`"JWT"`, []Kind{AccessToken, Revocable, LogoutToken, Assertion}},
+		{`"jwt"`, []Kind{AccessToken, Revocable, LogoutToken, Assertion}},
+		{`"application/jwt"`, []Kind{AccessToken, Revocable, LogoutToken, Assertion}},
+		{`"at+jwt"`, []Kind{AccessToken, Revocable}},
+		{`"AT+JWT"`, []Kind{AccessToken, Revocable}},
+		{`"application/at+jwt"`, []Kind{AccessToken, Revocable}},
+		{`"rt+jwt"`, []Kind{Revocable}},
+		{`"Refresh+JWT"`, []Kind{Revocable}},
 		{`"logout+jwt"`, []Kind{LogoutToken}},
 		{`"Logout+JWT"`, []Kind{LogoutToken}},
 		{`"application/logout+jwt"`, []Kind{LogoutToken}},
@@ -82,7 +84,7 @@ func TestKindsExpire(t *testing.T) {
 	k := es256()
 	r := newReader(t, tokentest.NewIdP(k), "ES256")
 	start(t, r)
-	typ := map[Kind]string{AccessToken: "at+jwt", LogoutToken: "logout+jwt", SecurityEvent: "secevent+jwt", Assertion: "jwt"}
+	typ := map[Kind]string{AccessToken: "at+jwt", Revocable: "rt+jwt", LogoutToken: "logout+jwt", SecurityEvent: "secevent+jwt", Assertion: "jwt"}
 	for kind, name := range kindNames {
 		read := func(payload string) (*Verified, error) {
 			return r.ReadAs(t.Context(), Kind(kind), k.Sign(`{"alg":"ES256","kid":"e1","typ":"`+typ[Kind(kind)]+`"}`, payload))
