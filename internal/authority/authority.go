@@ -49,7 +49,7 @@ type Log interface {
 // Tokens reads a presented token: its form, signature and issuer, not whether it
 // is valid now. [token.Reader] is one; its errors decide the answer.
 type Tokens interface {
-	Read(ctx context.Context, raw string) (*token.Verified, error)
+	ReadAs(ctx context.Context, kind token.Kind, raw string) (*token.Verified, error)
 }
 
 // Issuer is what the authority needs to know of a token issuer.
@@ -62,17 +62,52 @@ type Issuer struct {
 	// ClientClaims say whose a token is: the first that it has names the client.
 	// Empty: client_id, azp.
 	ClientClaims []string
+	// GrantClaims link a refresh token that is a JWT to its access tokens: the first
+	// that it has is looked for in them. Empty: sid.
+	GrantClaims []string
+	// ClockSkew is how far ahead of ours the issuer's clock may be where we say up to
+	// which iat tokens are over. A larger one lets no token of the last moments escape;
+	// a smaller one lets a user sign in again sooner. At most [denylist.MaxLeeway].
+	ClockSkew time.Duration
+	// TokensCarrySID says that access tokens carry sid, so that the end of one session
+	// need not end the user's others.
+	TokensCarrySID bool
+	// LogoutAudiences are the client ids for which the issuer's logout tokens are taken.
+	// Empty: none are.
+	LogoutAudiences []string
+	// Relay puts this authority in front of the issuer's own revocation endpoint.
+	Relay Relay
 }
 
-// Config is what an [Authority] is made of. Log, Tokens and Issuers are required.
+// Opaque says what becomes of tokens that are no JWTs. The zero value refuses them.
+type Opaque struct {
+	// Issuer is the one of Issuers under which they are revoked.
+	Issuer string
+	// Lifetime is how long such a revocation is kept: at most the issuer's
+	// MaxTokenLifetime, which 0 stands for.
+	Lifetime time.Duration
+}
+
+// Config is what an [Authority] is made of. Log, List, Tokens, Issuers and Clients are
+// required.
 type Config struct {
-	Log     Log
+	Log Log
+	// List is the denylist that is kept in step with Log.
+	List    *denylist.List
 	Tokens  Tokens
 	Issuers []Issuer
-	Clients []client.Config
-	// Dialects are the names of the revoke endpoints to serve. Empty: all there are.
+	Clients *client.Registry
+	// Opaque tokens are refused, unless it says otherwise.
+	Opaque Opaque
+	// PublicURL is what clients call the authority by, without a slash at its end.
+	// Empty: by whatever they use.
+	PublicURL string
+	// Dialects are the names of the revoke endpoints to serve at their own paths. Empty:
+	// all there are.
 	Dialects []string
-	Logger   *slog.Logger // nil: nothing is logged
+	// Mounts are more places for them.
+	Mounts []Mount
+	Logger *slog.Logger // nil: nothing is logged
 	// Registry takes the metrics, and /metrics serves what it gathers. nil: a new one.
 	Registry *prometheus.Registry
 	Now      func() time.Time // nil: time.Now
@@ -85,38 +120,43 @@ type Config struct {
 // needs a ReadTimeout, for bodies that nobody asked for, and an IdleTimeout; a
 // WriteTimeout that is set must leave 30 seconds to a commit that takes long.
 type Authority struct {
-	log      Log
-	tokens   Tokens
-	issuers  map[string]Issuer
-	clients  *client.Registry
-	logger   *slog.Logger
-	now      func() time.Time
-	metrics  *metrics
-	mux      *http.ServeMux
-	stopping context.Context // done from Stop on
-	stop     context.CancelFunc
+	log           Log
+	list          *denylist.List
+	tokens        Tokens
+	issuers       map[string]Issuer
+	opaque        Opaque
+	relays        *relays
+	clients       *client.Registry
+	publicURL     string
+	speaksRFC7009 bool
+	logger        *slog.Logger
+	now           func() time.Time
+	metrics       *metrics
+	mux           *http.ServeMux
+	stopping      context.Context // done from Stop on
+	stop          context.CancelFunc
 }
 
 // New makes an Authority. An error names the setting that is wrong, in the words
 // of the configuration file.
 func New(c Config) (*Authority, error) {
-	if c.Log == nil || c.Tokens == nil {
-		return nil, errors.New("authority: Log and Tokens are required")
+	if c.Log == nil || c.List == nil || c.Tokens == nil || c.Clients == nil {
+		return nil, errors.New("authority: Log, List, Tokens and Clients are required")
 	}
 	issuers, err := checkIssuers(c.Issuers)
 	if err != nil {
 		return nil, err
 	}
-	clients, err := client.New(c.Clients)
-	if err != nil {
+	if c.Opaque, err = c.Opaque.check(issuers); err != nil {
 		return nil, err
 	}
-	spoken, err := chooseDialects(c.Dialects)
+	chosen, err := chooseDialects(c.Dialects, c.Mounts)
 	if err != nil {
 		return nil, err
 	}
 	a := &Authority{
-		log: c.Log, tokens: c.Tokens, issuers: issuers, clients: clients,
+		log: c.Log, list: c.List, tokens: c.Tokens, issuers: issuers, opaque: c.Opaque, relays: newRelays(issuers),
+		clients: c.Clients, publicURL: c.PublicURL,
 		logger: c.Logger, now: c.Now, mux: http.NewServeMux(),
 	}
 	if a.logger == nil {
@@ -133,7 +173,10 @@ func New(c Config) (*Authority, error) {
 		return nil, fmt.Errorf("register metrics: %w", err)
 	}
 	a.stopping, a.stop = context.WithCancel(context.Background())
-	a.mount(spoken, registry)
+	a.speaksRFC7009 = slices.ContainsFunc(chosen, func(s spoken) bool { return s.name == rfc7009.name && s.at("") == "" })
+	if err := a.mount(chosen, registry); err != nil {
+		return nil, err
+	}
 	return a, nil
 }
 
@@ -153,6 +196,10 @@ func checkIssuers(list []Issuer) (map[string]Issuer, error) {
 			return nil, fmt.Errorf("issuers[%d].max_token_lifetime must be positive", i)
 		case slices.Contains(issuer.ClientClaims, ""):
 			return nil, fmt.Errorf("issuers[%d].client_claims can't hold an empty name", i)
+		case slices.Contains(issuer.GrantClaims, ""):
+			return nil, fmt.Errorf("issuers[%d].grant_claims can't hold an empty name", i)
+		case issuer.ClockSkew < 0 || issuer.ClockSkew > denylist.MaxLeeway:
+			return nil, fmt.Errorf("issuers[%d].clock_skew must be from 0 to %s", i, denylist.MaxLeeway)
 		}
 		if issuer.MaxTokenLifetime == 0 {
 			issuer.MaxTokenLifetime = token.DefaultMaxLifetime
@@ -160,9 +207,29 @@ func checkIssuers(list []Issuer) (map[string]Issuer, error) {
 		if len(issuer.ClientClaims) == 0 {
 			issuer.ClientClaims = []string{"client_id", "azp"}
 		}
+		if len(issuer.GrantClaims) == 0 {
+			issuer.GrantClaims = []string{denylist.SID}
+		}
 		issuers[issuer.Issuer] = issuer
 	}
 	return issuers, nil
+}
+
+// check returns o with its default.
+func (o Opaque) check(issuers map[string]Issuer) (Opaque, error) {
+	if o.Issuer == "" {
+		return o, nil
+	}
+	issuer, ok := issuers[o.Issuer]
+	switch {
+	case !ok:
+		return o, fmt.Errorf("opaque_tokens.issuer: %q is not one of issuers", o.Issuer)
+	case o.Lifetime < 0 || o.Lifetime > issuer.MaxTokenLifetime:
+		return o, fmt.Errorf("opaque_tokens.lifetime must be positive and at most max_token_lifetime of the issuer, %s", issuer.MaxTokenLifetime)
+	case o.Lifetime == 0:
+		o.Lifetime = issuer.MaxTokenLifetime
+	}
+	return o, nil
 }
 
 // Stop makes the authority end what would keep a server from shutting down:

@@ -3,6 +3,7 @@ package authority
 import (
 	"encoding/hex"
 	"github.com/revcast/revcast/internal/client"
+	"github.com/revcast/revcast/pkg/denylist"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -34,7 +35,7 @@ func TestBasicSpellings(t *testing.T) {
 			hash("a-b.c_d~e"): "a-b.c_d~e", hash(":a:b:"): ":a:b:", hash("x:y"): "x:y", hash("\u65e5\u672c"): "\u65e5\u672c",
 		}
 		secret := secrets[c.SecretSHA256]
-		all, err := client.New([]client.Config{c, {ID: "percentA", SecretSHA256: hash("other")}})
+		all, err := client.New([]client.Config{c, {ID: "percentA", SecretSHA256: hash("other")}}, client.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +82,7 @@ func TestConfigMistakesNameTheKey(t *testing.T) {
 		if c.issuers == nil {
 			c.issuers = []Issuer{{Issuer: issuer}}
 		}
-		_, err := New(Config{Log: &fakeLog{}, Tokens: testTokens, Issuers: c.issuers})
+		_, err := New(Config{Log: &fakeLog{}, List: denylist.New(), Tokens: testTokens, Clients: registry(t), Issuers: c.issuers})
 		if err == nil || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%s: %v, want it to begin with %s", name, err, c.want)
 		}

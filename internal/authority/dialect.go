@@ -11,43 +11,112 @@ import (
 // dialect is one spelling of "revoke this token": what a request looks like, and
 // what its clients take for an answer.
 type dialect struct {
-	name  string
-	paths []string // in the patterns of net/http, without a method
-	// read turns a request into a command. Where it can't, ok is false and the
-	// outcome says why. It judges neither client nor token.
-	read func(http.ResponseWriter, *http.Request) (c command, o outcome, ok bool)
-	// answer writes the outcome.
+	name string
+	// revoke and introspect are paths, in the patterns of net/http without a method.
+	revoke, introspect []string
+	token              string   // the parameter that holds the token
+	hints              []string // parameters that say what kind it is: the first with a value counts
+	user               bool     // the token stands for its user
+	// caller reads who calls, or says why it can't.
+	caller func(*http.Request, form) (c caller, why string)
+	// answer writes the outcome of a revocation.
 	answer func(http.ResponseWriter, outcome)
 }
 
 // dialects is all there are: a new one is a file and a row.
-var dialects = []dialect{
-	rfc7009,
+var dialects = []dialect{rfc7009, edgetag, asgardeo, genauth, voucherify}
+
+// Endpoints are the paths of RFC 7009 and RFC 7662, for which clients sign assertions.
+func Endpoints() []string { return slices.Concat(rfc7009.revoke, rfc7009.introspect) }
+
+// Mount serves a dialect at one more place.
+type Mount struct {
+	// Dialect is its name.
+	Dialect string
+	// Host, where set, is the only one at which it answers there, without a port.
+	Host string
+	// Prefix is put before its paths.
+	Prefix string
 }
 
-func chooseDialects(names []string) ([]dialect, error) {
-	if len(names) == 0 {
-		return dialects, nil
-	}
-	var chosen []dialect
-	for i, name := range names {
-		at := slices.IndexFunc(dialects, func(d dialect) bool { return d.name == name })
-		switch {
-		case at < 0:
-			known := make([]string, len(dialects))
-			for j, d := range dialects {
-				known[j] = d.name
-			}
-			return nil, fmt.Errorf("dialects[%d]: %q is not one of %s", i, name, strings.Join(known, ", "))
-		case slices.Contains(names[:i], name):
-			return nil, fmt.Errorf("dialects[%d]: %q is there twice", i, name)
+// spoken is a dialect with the places where it is served.
+type spoken struct {
+	dialect
+	host, prefix string
+}
+
+func (s spoken) at(path string) string { return s.host + s.prefix + path }
+
+func findDialect(name string) (dialect, error) {
+	at := slices.IndexFunc(dialects, func(d dialect) bool { return d.name == name })
+	if at < 0 {
+		known := make([]string, len(dialects))
+		for j, d := range dialects {
+			known[j] = d.name
 		}
-		chosen = append(chosen, dialects[at])
+		return dialect{}, fmt.Errorf("%q is not one of %s", name, strings.Join(known, ", "))
+	}
+	return dialects[at], nil
+}
+
+func chooseDialects(names []string, mounts []Mount) (chosen []spoken, err error) {
+	for i, name := range names {
+		d, err := findDialect(name)
+		if err == nil && slices.Contains(names[:i], name) {
+			err = fmt.Errorf("%q is there twice", name)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("dialects[%d]: %w", i, err)
+		}
+		chosen = append(chosen, spoken{dialect: d})
+	}
+	if len(names) == 0 {
+		for _, d := range dialects {
+			chosen = append(chosen, spoken{dialect: d})
+		}
+	}
+	for i, m := range mounts {
+		d, err := findDialect(m.Dialect)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("mounts[%d].dialect: %w", i, err)
+		case m.Prefix == "" && m.Host == "":
+			return nil, fmt.Errorf("mounts[%d] needs a prefix or a host: a dialect's own paths are served anyway", i)
+		case m.Prefix != "" && (m.Prefix[0] != '/' || strings.HasSuffix(m.Prefix, "/") || strings.ContainsAny(m.Prefix, "{}?#% ")):
+			return nil, fmt.Errorf("mounts[%d].prefix must be a plain path such as /idp, without a slash at its end", i)
+		case strings.ContainsAny(m.Host, "/:{}?#% "):
+			return nil, fmt.Errorf("mounts[%d].host must be a name such as idp.example, without scheme and port", i)
+		}
+		chosen = append(chosen, spoken{d, strings.ToLower(m.Host), m.Prefix})
 	}
 	return chosen, nil
 }
 
-func (a *Authority) serveDialect(d dialect) http.HandlerFunc {
+// read turns a request into a command. Where it can't, ok is false and the outcome
+// says why. It judges neither client nor token.
+func (d dialect) read(w http.ResponseWriter, r *http.Request) (c command, o outcome, ok bool) {
+	f, o, ok := readForm(w, r, slices.Concat([]string{d.token}, d.hints, credentialParameters)...)
+	if !ok {
+		return command{}, o, false
+	}
+	if c.token = f.Get(d.token); c.token == "" {
+		return command{}, refuse(badRequest, d.token+" is missing"), false
+	}
+	for _, name := range d.hints {
+		if c.hint == "" {
+			c.hint = f.Get(name)
+		}
+	}
+	var why string
+	if c.caller, why = d.caller(r, f); why != "" {
+		return command{}, refuse(badRequest, why), false
+	}
+	c.user, c.request = d.user, r
+	c.body = f.raw
+	return c, outcome{}, true
+}
+
+func (a *Authority) serveRevoke(d dialect) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
 		c, o, ok := d.read(w, r)
@@ -56,6 +125,22 @@ func (a *Authority) serveDialect(d dialect) http.HandlerFunc {
 		}
 		a.record(r.Context(), d.name, o)
 		a.metrics.duration.WithLabelValues(d.name).Observe(time.Since(started).Seconds())
+		if o.relayed != nil {
+			o.relayed.write(w)
+			return
+		}
 		d.answer(w, o)
+	}
+}
+
+// answerJSON answers a success with a JSON body, though RFC 7009 asks for none:
+// there are clients that parse what they get.
+func answerJSON(v any) func(http.ResponseWriter, outcome) {
+	return func(w http.ResponseWriter, o outcome) {
+		if o.kind.done() {
+			writeJSON(w, http.StatusOK, v)
+			return
+		}
+		writeRefusal(w, o)
 	}
 }

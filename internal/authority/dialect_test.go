@@ -3,6 +3,7 @@ package authority
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"github.com/revcast/revcast/internal/client"
 	"net/http"
 	"net/http/httptest"
@@ -20,15 +21,15 @@ type speaker struct {
 	check   func(t *testing.T, w *httptest.ResponseRecorder, want kind)
 }
 
-// speakers has one row per row of dialects.
-var speakers = map[string]speaker{
-	"rfc7009": {
+// inForm speaks a dialect of RFC 6749's kind: credentials as Basic, or client_id alone.
+func inForm(path, hint string, success string) speaker {
+	return speaker{
 		request: func(id, secret, token string) *http.Request {
-			form := url.Values{"token": {token}, "token_type_hint": {"access_token"}}
+			form := url.Values{"token": {token}, hint: {"access_token"}}
 			if secret == "" {
 				form.Set("client_id", id)
 			}
-			r := postForm("/oauth2/revoke", form.Encode())
+			r := postForm(path, form.Encode())
 			if secret != "" {
 				r.Header.Set("Authorization", basic(id, secret))
 			}
@@ -36,10 +37,40 @@ var speakers = map[string]speaker{
 		},
 		check: func(t *testing.T, w *httptest.ResponseRecorder, want kind) {
 			t.Helper()
-			status, code := kinds[want].status, kinds[want].code
-			body := checkJSON(t, w, status, code)
-			if status == http.StatusOK && len(body) != 0 {
-				t.Errorf("a success says %s", w.Body)
+			if status := kinds[want].status; status != http.StatusOK {
+				checkJSON(t, w, status, kinds[want].code)
+			} else if got := strings.TrimSpace(w.Body.String()); w.Code != status || got != success || w.Header().Get("Content-Type") != "application/json" {
+				t.Errorf("%d, %s: %s", w.Code, w.Header().Get("Content-Type"), got)
+			}
+		},
+	}
+}
+
+// speakers has one row per row of dialects.
+var speakers = map[string]speaker{
+	"rfc7009":  inForm("/oauth2/revoke", "token_type_hint", "{}"),
+	"edgetag":  inForm("/v1/oauth-app/client/revoke", "token_type_hint", "{}"),
+	"asgardeo": inForm("/t/bifrost/oauth2/revoke", "token_type", "{}"),
+	"genauth":  inForm("/oidc/token/revocation", "token_type_hint", "true"),
+	"voucherify": {
+		request: func(id, secret, token string) *http.Request {
+			r := postForm("/v1/oauth/token/revoke", url.Values{"access_token": {token}}.Encode())
+			r.Header.Set("X-App-Id", id)
+			r.Header.Set("X-App-Token", secret)
+			return r
+		},
+		check: func(t *testing.T, w *httptest.ResponseRecorder, want kind) {
+			t.Helper()
+			status := http.StatusNotFound
+			switch {
+			case want == revoked:
+				status = http.StatusNoContent
+			case !want.done() && want != notOwner && want != unsupported:
+				checkJSON(t, w, kinds[want].status, kinds[want].code)
+				return
+			}
+			if w.Code != status || w.Body.Len() > 0 || w.Header().Get("Content-Type") != "" {
+				t.Errorf("%d %q, want %d and nothing else", w.Code, w.Body, status)
 			}
 		},
 	},
@@ -114,6 +145,9 @@ func TestDialects(t *testing.T) {
 			continue
 		}
 		for _, c := range cases {
+			if d.name == "voucherify" && c.secret == "" { // it has no public clients
+				c.want = badClient
+			}
 			t.Run(d.name+"/"+c.name, func(t *testing.T) {
 				var lines bytes.Buffer
 				log := &fakeLog{err: c.logErr}
@@ -143,8 +177,12 @@ func TestDialects(t *testing.T) {
 				}
 				v, _ := testTokens[c.token]()
 				got := all[0]
-				if got.Selector.String() != c.stored.String() || got.Issuer != issuer || !got.Expires.Equal(v.Expires) ||
-					!got.ExactExpiry || !got.IssuedBefore.IsZero() || got.By != c.id || !got.At.Equal(now) || got.Reason == "" {
+				exact, stored, expires := true, c.stored.String(), v.Expires
+				if sub := v.Text("sub"); d.user && sub != "" { // the user's tokens of that client
+					exact, stored, expires = false, fmt.Sprintf("{client_id=%q sub=%q}", v.Text("client_id"), sub), now.Truncate(time.Second).Add(lifetime)
+				}
+				if got.Selector.String() != stored || got.Issuer != issuer || !got.Expires.Equal(expires) ||
+					got.ExactExpiry != exact || got.IssuedBefore.IsZero() != exact || got.By != c.id || !got.At.Equal(now) || got.Reason == "" {
 					t.Errorf("stored %+v", got)
 				}
 				if err := got.Validate(); err != nil {
@@ -174,13 +212,45 @@ func TestDurableRetryAfterFailure(t *testing.T) {
 }
 
 func TestChooseDialects(t *testing.T) {
-	for _, names := range [][]string{{"rfc7009", "rfc7009"}, {"rfc7010"}, {""}} {
-		if _, err := New(Config{
-			Log: &fakeLog{}, Tokens: testTokens, Issuers: []Issuer{{Issuer: issuer}}, Dialects: names,
-		}); err == nil || !strings.HasPrefix(err.Error(), "dialects[") {
-			t.Errorf("%q: %v", names, err)
+	for _, c := range []struct {
+		names  []string
+		mounts []Mount
+		want   string
+	}{
+		{names: []string{"rfc7009", "rfc7009"}, want: "dialects[1]"},
+		{names: []string{"rfc7010"}, want: "dialects[0]"},
+		{names: []string{""}, want: "dialects[0]"},
+		{mounts: []Mount{{Dialect: "rfc7010", Prefix: "/x"}}, want: "mounts[0].dialect"},
+		{mounts: []Mount{{Dialect: "rfc7009"}}, want: "mounts[0]"},
+		{mounts: []Mount{{Dialect: "rfc7009", Prefix: "x"}}, want: "mounts[0].prefix"},
+		{mounts: []Mount{{Dialect: "rfc7009", Prefix: "/x/"}}, want: "mounts[0].prefix"},
+		{mounts: []Mount{{Dialect: "rfc7009", Prefix: "/{x}"}}, want: "mounts[0].prefix"},
+		{mounts: []Mount{{Dialect: "rfc7009", Host: "http://x"}}, want: "mounts[0].host"},
+		{mounts: []Mount{{Dialect: "rfc7009", Prefix: "/x"}, {Dialect: "rfc7009", Prefix: "/x"}}, want: "mounts"},
+	} {
+		_, err := New(Config{
+			Log: &fakeLog{}, List: denylist.New(), Tokens: testTokens, Clients: registry(t), Issuers: []Issuer{{Issuer: issuer}},
+			Dialects: c.names, Mounts: c.mounts,
+		})
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%v, want it to begin with %s", err, c.want)
 		}
 	}
-	a := newAuthority(t, &fakeLog{}, func(c *Config) { c.Dialects = []string{"rfc7009"}; c.Issuers[0].MaxTokenLifetime = 2 * time.Hour })
+	a := newAuthority(t, &fakeLog{}, func(c *Config) {
+		c.Dialects = []string{"rfc7009"}
+		c.Mounts = []Mount{{Dialect: "edgetag", Host: "api.example", Prefix: "/e"}}
+	})
 	speakers["rfc7009"].check(t, do(a, speakers["rfc7009"].request("web", webSecret, "own")), revoked)
+	r := speakers["edgetag"].request("web", webSecret, "own")
+	if w := do(a, r); w.Code != http.StatusNotFound {
+		t.Errorf("a dialect that was not chosen: %d", w.Code)
+	}
+	r = speakers["edgetag"].request("web", webSecret, "own")
+	r.URL.Path, r.Host = "/e"+r.URL.Path, "api.example:8700"
+	speakers["edgetag"].check(t, do(a, r), revoked)
+	r = speakers["edgetag"].request("web", webSecret, "own")
+	r.URL.Path = "/e" + r.URL.Path
+	if w := do(a, r); w.Code != http.StatusNotFound {
+		t.Errorf("at another host: %d", w.Code)
+	}
 }

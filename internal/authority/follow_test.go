@@ -201,7 +201,7 @@ func TestEveryErrorIsJSON(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/", "/oauth2", "/oauth2/revoke/", "/oauth2/introspect", "/v1/", "/favicon.ico"} {
+	for _, path := range []string{"/", "/oauth2", "/oauth2/revoke/", "/oauth2/token", "/v1/", "/favicon.ico"} {
 		checkJSON(t, get(a, path), 404, "not_found")
 	}
 	if n := counter(t, a, "revcast_http_requests_total", "other", "404"); n != 6 {

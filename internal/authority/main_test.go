@@ -89,7 +89,7 @@ func (l *fakeLog) all() []denylist.Revocation {
 // fakeTokens knows tokens by name.
 type fakeTokens map[string]func() (*token.Verified, error)
 
-func (t fakeTokens) Read(_ context.Context, raw string) (*token.Verified, error) {
+func (t fakeTokens) ReadAs(_ context.Context, _ token.Kind, raw string) (*token.Verified, error) {
 	if read, ok := t[raw]; ok {
 		return read()
 	}
@@ -177,8 +177,8 @@ func testClients() []client.Config {
 func newAuthority(t testing.TB, log Log, change ...func(*Config)) *Authority {
 	t.Helper()
 	c := Config{
-		Log: log, Tokens: testTokens, Issuers: []Issuer{{Issuer: issuer, MaxTokenLifetime: lifetime}},
-		Clients: testClients(), Now: func() time.Time { return now }, Version: "test",
+		Log: log, List: denylist.New(), Tokens: testTokens, Issuers: []Issuer{{Issuer: issuer, MaxTokenLifetime: lifetime}},
+		Clients: registry(t, testClients()...), Now: func() time.Time { return now }, Version: "test",
 	}
 	for _, f := range change {
 		f(&c)
@@ -188,6 +188,15 @@ func newAuthority(t testing.TB, log Log, change ...func(*Config)) *Authority {
 		t.Fatal(err)
 	}
 	return a
+}
+
+func registry(t testing.TB, list ...client.Config) *client.Registry {
+	t.Helper()
+	r, err := client.New(list, client.Options{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 // logged collects the log, for what must not be in it.
@@ -245,10 +254,7 @@ func checkSilent(t *testing.T, where, text string, words ...string) {
 // someone is a client with some grants.
 func someone(t testing.TB, grants ...string) *client.Client {
 	t.Helper()
-	all, err := client.New([]client.Config{{ID: "c", SecretSHA256: hash("x"), Revoke: grants}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := registry(t, client.Config{ID: "c", SecretSHA256: hash("x"), Revoke: grants})
 	who, err := all.Authenticate(t.Context(), client.Credentials{Method: client.SecretPost, Logins: []client.Login{{ID: "c", Secret: "x"}}}, now)
 	if err != nil {
 		t.Fatal(err)

@@ -5,16 +5,21 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/revcast/revcast/internal/token"
 )
 
 // metrics have labels of few values only: nothing that a caller can make up.
 type metrics struct {
-	requests     *prometheus.CounterVec
-	duration     *prometheus.HistogramVec
-	http         *prometheus.CounterVec
-	authFailures *prometheus.CounterVec
+	requests       *prometheus.CounterVec
+	duration       *prometheus.HistogramVec
+	http           *prometheus.CounterVec
+	authFailures   *prometheus.CounterVec
+	introspections *prometheus.CounterVec
+	ahead          *prometheus.GaugeVec
 }
 
 func newMetrics(registry prometheus.Registerer, version string) (*metrics, error) {
@@ -37,16 +42,31 @@ func newMetrics(registry prometheus.Registerer, version string) (*metrics, error
 			Help: "Requests whose credentials belong to no client, by method.",
 		}, []string{"method"}),
 	}
+	m.introspections = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "revcast_introspect_requests_total",
+		Help: "Introspection requests by dialect and outcome.",
+	}, []string{"dialect", "outcome"})
+	m.ahead = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "revcast_issuer_clock_ahead_seconds",
+		Help: "How far the iat of the last presented token that was ahead of our clock was ahead: clock_skew should be no less.",
+	}, []string{"issuer"})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "revcast_build_info", Help: "1, with the version as a label.",
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
 	var err error
-	for _, c := range []prometheus.Collector{m.requests, m.duration, m.http, m.authFailures, build} {
+	for _, c := range []prometheus.Collector{m.requests, m.duration, m.http, m.authFailures, m.introspections, m.ahead, build} {
 		err = errors.Join(err, registry.Register(c))
 	}
 	return m, err
+}
+
+// sawIssued notices an issuer whose clock is ahead of ours.
+func (m *metrics) sawIssued(v *token.Verified, now time.Time) {
+	if ahead := v.IssuedAt.Sub(now); ahead > 0 {
+		m.ahead.WithLabelValues(v.Issuer).Set(ahead.Seconds())
+	}
 }
 
 // counted counts the answers of a route.

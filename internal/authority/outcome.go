@@ -2,6 +2,8 @@ package authority
 
 import (
 	"net/http"
+	"strconv"
+	"time"
 
 	"github.com/revcast/revcast/pkg/denylist"
 )
@@ -10,17 +12,20 @@ import (
 type kind uint8
 
 const (
-	revoked       kind = iota + 1
-	nothing            // the token can't be used anyway: expired, forged
-	unknownIssuer      // as nothing, unless the authority's issuers are fewer than a verifier's
-	badAlgorithm       // as nothing, unless its algorithms are
-	badRequest         // the request breaks a rule
-	tooLarge           // its body does
-	badClient          // the caller is not a client
-	notOwner           // the token belongs to another client
-	denied             // the client has no grant for the selector
-	unsupported        // not the kind of token that can be revoked here
-	unavailable        // can't be known or stored now: "assume it still exists" (RFC 7009)
+	revoked         kind = iota + 1
+	nothing              // the token can't be used anyway: expired, forged
+	unknownIssuer        // as nothing, unless the authority's issuers are fewer than a verifier's
+	badAlgorithm         // as nothing, unless its algorithms are
+	badRequest           // the request breaks a rule
+	tooLarge             // its body does
+	badClient            // the caller is not a client
+	notOwner             // the token belongs to another client
+	denied               // the client has no grant for the selector
+	unsupported          // not the kind of token that can be revoked here
+	limited              // more than the client may
+	refusedUpstream      // by the token's provider, which was asked
+	active               // an introspected token that a verifier would accept
+	unavailable          // can't be known or stored now: "assume it still exists" (RFC 7009)
 )
 
 // kinds are how an outcome is counted, and how RFC 6749 section 5.2 spells it.
@@ -39,7 +44,11 @@ var kinds = [...]struct {
 	notOwner:      {"not_owner", http.StatusBadRequest, "invalid_grant"},
 	denied:        {"denied", http.StatusForbidden, "access_denied"},
 	unsupported:   {"unsupported", http.StatusBadRequest, "unsupported_token_type"},
-	unavailable:   {"unavailable", http.StatusServiceUnavailable, "temporarily_unavailable"},
+	limited:       {"limited", http.StatusTooManyRequests, "too_many_requests"},
+	// The provider's own answer takes the place of these.
+	refusedUpstream: {"refused_upstream", http.StatusBadRequest, "invalid_request"},
+	active:          {"active", http.StatusOK, ""},
+	unavailable:     {"unavailable", http.StatusServiceUnavailable, "temporarily_unavailable"},
 }
 
 func (k kind) String() string { return kinds[k].label }
@@ -55,8 +64,13 @@ type outcome struct {
 	client   string // the authenticated client; else the known one that was named
 	position uint64 // of what was stored
 	stored   denylist.Revocation
+	before   bool          // the token was denied before it was stored once more
+	matches  string        // what a wide selector matches, in words
+	retry    time.Duration // after which a limited client may come again
 	// challenge: see [client.Credentials].
 	challenge bool
+	// relayed is a provider's own answer, to be given as it is.
+	relayed *relayedAnswer
 }
 
 func refuse(k kind, why string) outcome { return outcome{kind: k, why: why} }
@@ -67,6 +81,9 @@ const challenge = `Basic realm="revcast", charset="UTF-8"`
 func writeRefusal(w http.ResponseWriter, o outcome) {
 	if o.kind == badClient && o.challenge {
 		w.Header().Set("WWW-Authenticate", challenge)
+	}
+	if o.kind == limited {
+		w.Header().Set("Retry-After", strconv.Itoa(max(1, int((o.retry+time.Second-1)/time.Second))))
 	}
 	writeError(w, kinds[o.kind].status, kinds[o.kind].code, o.why)
 }

@@ -1,55 +1,43 @@
 package authority
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/revcast/revcast/internal/client"
+	"github.com/revcast/revcast/pkg/denylist"
 )
 
 // selectorDialect is how commands by selector are counted and logged.
 const selectorDialect = "selector"
 
-// serveRevocations answers POST /v1/revocations, to clients that authenticate with
-// Basic and to no others.
+// serveRevocations answers POST /v1/revocations.
 func (a *Authority) serveRevocations(w http.ResponseWriter, r *http.Request) {
 	started := time.Now()
-	c, _, why := basicCredentials(r)
-	c.Challenge = true // there is no other way in
-	refused := func(o outcome) {
+	who, o, ok := a.administrator(r)
+	if !ok {
 		a.record(r.Context(), selectorDialect, o)
 		writeRefusal(w, o)
-	}
-	if why != "" {
-		refused(refuse(badRequest, why))
 		return
 	}
-	who, err := a.clients.Authenticate(r.Context(), c, a.now())
-	if err != nil {
-		refused(a.stranger(c, err))
-		return
-	}
-	switch {
-	case hasType(r, "application/x-ndjson"):
+	if hasType(r, "application/x-ndjson") {
 		a.streamRevocations(w, r, who)
 		return
-	case !hasType(r, jsonType):
-		o := refuse(badRequest, "the content type must be application/json or application/x-ndjson")
-		o.client = who.ID()
-		refused(o)
-		return
 	}
-
-	var o outcome
 	body, err := readBody(w, r)
-	switch {
+	switch now := a.now(); {
+	case !hasType(r, jsonType):
+		o = refuse(badRequest, "the content type must be application/json or application/x-ndjson")
 	case errors.Is(err, errBodyTooLarge):
 		o = refuse(tooLarge, err.Error())
 	case err != nil:
 		o = refuse(badRequest, errBodyCut.Error())
 	default:
-		revocation, refusal, ok := a.plan(who, body, a.now())
-		if o = refusal; ok {
-			o = a.append(r.Context(), revocation)
+		var revocation denylist.Revocation
+		if revocation, o, ok = a.plan(who, body, now); ok {
+			o = a.carryOut(r.Context(), who, revocation, o, now)
 		}
 	}
 	o.client = who.ID()
@@ -60,4 +48,22 @@ func (a *Authority) serveRevocations(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeRefusal(w, o)
+}
+
+// carryOut stores what was planned.
+func (a *Authority) carryOut(ctx context.Context, who revoker, r denylist.Revocation, planned outcome, now time.Time) outcome {
+	o := a.store(ctx, who, now, r)
+	o.client, o.matches = planned.client, planned.matches
+	return o
+}
+
+// administrator authenticates whoever calls /v1/revocations: with Basic, and in no
+// other way.
+func (a *Authority) administrator(r *http.Request) (*client.Client, outcome, bool) {
+	c, _, why := basicCredentials(r)
+	if why != "" {
+		return nil, refuse(badRequest, why), false
+	}
+	c.Challenge = true
+	return a.authenticate(r.Context(), as(c), a.now())
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/revcast/revcast/internal/client"
@@ -14,9 +15,13 @@ import (
 
 // command is a request to revoke the token that it presents.
 type command struct {
-	credentials client.Credentials
-	token       string
-	hint        string // token_type_hint: advice, and not needed to find a JWT's kind
+	caller caller
+	token  string
+	hint   string // token_type_hint: advice
+	user   bool   // the token stands for its user
+	// request and body are for the provider that the command is relayed to.
+	request *http.Request
+	body    string
 }
 
 // appendTimeout bounds how long a caller waits to hear that nothing is known to be
@@ -24,57 +29,154 @@ type command struct {
 const appendTimeout = 15 * time.Second
 
 // revoke carries out a command: it authenticates the client, reads the token, and
-// stores what follows.
+// stores what follows. Where the token's issuer has a revocation endpoint of its own
+// that is to be asked, that one authenticates.
 func (a *Authority) revoke(ctx context.Context, c command, now time.Time) outcome {
-	who, err := a.clients.Authenticate(ctx, c.credentials, now)
-	if err != nil {
-		return a.stranger(c.credentials, err)
+	if to, ok := a.relays.of(c.token); ok {
+		return a.revokeRelayed(ctx, to, c, now)
 	}
-	o := a.revokeToken(ctx, who, c.token, now)
+	who, o, ok := a.authenticate(ctx, c.caller, now)
+	if !ok {
+		return o
+	}
+	o = a.revokeToken(ctx, who, c, now)
 	o.client = who.ID()
 	return o
 }
 
-// stranger is the outcome for credentials that belong to no client: the same for
-// every reason, so that it tells nothing about which clients there are.
-func (a *Authority) stranger(c client.Credentials, err error) outcome {
-	if errors.Is(err, client.ErrUnavailable) {
-		return outcome{kind: unavailable, why: client.ErrUnavailable.Error(), cause: err, client: a.clients.Claimed(c)}
-	}
-	method := c.Method
-	if method == "" {
-		method = "other"
-	}
-	a.metrics.authFailures.WithLabelValues(method).Inc()
-	return outcome{
-		kind: badClient, why: "client authentication failed",
-		client: a.clients.Claimed(c), challenge: c.Challenge,
-	}
+// revoker is on whose behalf something is revoked: a [client.Client], or someone
+// whom an identity provider vouches for.
+type revoker interface {
+	ID() string
+	May(grants ...string) bool
+	Reserve(expires []time.Time, now time.Time) (release func(), retryAfter time.Duration, ok bool)
 }
 
-func (a *Authority) revokeToken(ctx context.Context, who *client.Client, raw string, now time.Time) outcome {
-	v, err := a.tokens.Read(ctx, raw)
+func (a *Authority) revokeToken(ctx context.Context, who revoker, c command, now time.Time) outcome {
+	v, err := a.tokens.ReadAs(ctx, token.Revocable, c.token)
+	if errors.Is(err, token.ErrNotCompact) && a.opaque.Issuer != "" {
+		return a.revokeOpaque(ctx, who, c.token, now)
+	}
 	if err != nil {
 		return unread(err)
 	}
+	a.metrics.sawIssued(v, now)
 	issuer, ok := a.issuers[v.Issuer]
 	if !ok { // whoever reads tokens knows an issuer that nobody configured here
 		return outcome{kind: unavailable, why: "the token can't be checked now", cause: fmt.Errorf("issuer %.128q is not configured", v.Issuer)}
 	}
+	rs, o, ok := issuer.over(who, c, v, now)
+	if !ok {
+		return o
+	}
+	before := a.isRevoked(v, now)
+	o = a.store(ctx, who, now, rs...)
+	o.before = before && o.kind == revoked
+	return o
+}
+
+// isRevoked reports whether a token is denied already. That is worth knowing and no
+// reason to store nothing: what denies it may end before the token does.
+func (a *Authority) isRevoked(v *token.Verified, now time.Time) bool {
+	t, err := v.DenylistToken()
+	return err == nil && a.list.Check(t, now).Status == denylist.Revoked
+}
+
+// over decides what is over when a client presents a token. It is pure.
+func (i Issuer) over(who revoker, c command, v *token.Verified, now time.Time) ([]denylist.Revocation, outcome, bool) {
+	no := func(o outcome) ([]denylist.Revocation, outcome, bool) { return nil, o, false }
+	owner, owned := i.owner(v)
+	refresh := v.IsRefresh(c.hint == "refresh_token")
+	// A verifier grants a leeway to the lifetime, and one to an iat ahead of its clock.
+	tooLong := v.Expires.Sub(now) > i.MaxTokenLifetime+2*denylist.MaxLeeway
 	switch {
 	case !now.Before(v.Expires.Add(denylist.Grace)): // until then, by its own clock and leeway, a verifier may still accept it
-		return outcome{kind: nothing, cause: token.ErrExpired}
-	case v.Expires.Sub(now) > issuer.MaxTokenLifetime+2*denylist.MaxLeeway:
-		// A verifier grants a leeway to the lifetime, and one to an iat ahead of its clock.
-		return outcome{kind: badRequest, why: fmt.Sprintf(
-			"the token lives longer than max_token_lifetime of its issuer, %s: its revocation could not outlive it", issuer.MaxTokenLifetime)}
-	case !who.May(client.GrantAny, client.GrantIssuer) && !issuer.owns(who.ID(), v):
-		return refuse(notOwner, "the token was issued to another client")
+		return no(outcome{kind: nothing, cause: token.ErrExpired})
+	case tooLong && !refresh:
+		return no(refuse(badRequest, fmt.Sprintf(
+			"the token lives longer than max_token_lifetime of its issuer, %s: its revocation could not outlive it", i.MaxTokenLifetime)))
+	case !who.May(client.GrantAny, client.GrantIssuer) && (!owned || owner.Value != who.ID()):
+		return no(refuse(notOwner, "the token was issued to another client"))
 	}
-	return a.append(ctx, denylist.Revocation{
-		Issuer: v.Issuer, Selector: selectorOf(v), Expires: v.Expires, ExactExpiry: true,
-		At: now, By: who.ID(), Reason: "token presented for revocation",
-	})
+	said := denylist.Revocation{Issuer: v.Issuer, At: now, By: who.ID(), Reason: "token presented for revocation"}
+	itself := said
+	itself.Selector, itself.Expires, itself.ExactExpiry = selectorOf(v), v.Expires, true
+
+	// Whatever else was issued so far, to the same client where the token names one: a
+	// token is no claim on those of others. The token itself must be among it, though
+	// its issuer's clock is ahead of ours.
+	wide := func(claim, value, reason string) (denylist.Revocation, bool) {
+		pairs := map[string]string{claim: value}
+		if owned {
+			pairs[owner.Claim] = owner.Value
+		}
+		selector, err := denylist.NewSelector(pairs)
+		r := said
+		r.Selector, r.IssuedBefore, r.Reason = selector, i.cutoff(now), reason
+		if v.IssuedAt.After(r.IssuedBefore) {
+			r.IssuedBefore = v.IssuedAt.Truncate(time.Second)
+		}
+		r.Expires = r.IssuedBefore.Add(i.MaxTokenLifetime)
+		return r, err == nil && !r.IssuedBefore.After(now.Add(maxAhead+i.ClockSkew))
+	}
+	if sub := v.Text(denylist.Sub); c.user && sub != "" {
+		if r, ok := wide(denylist.Sub, sub, "token presented for its user's access"); ok {
+			return []denylist.Revocation{r}, outcome{}, true
+		}
+	}
+	if !refresh {
+		return []denylist.Revocation{itself}, outcome{}, true
+	}
+	var all []denylist.Revocation
+	if !tooLong { // otherwise no verifier takes it
+		all = append(all, itself)
+	}
+	for _, claim := range i.GrantClaims {
+		if value := v.Text(claim); value != "" {
+			if r, ok := wide(claim, value, "refresh token of the grant presented for revocation"); ok {
+				all = append(all, r)
+			}
+			break
+		}
+	}
+	if len(all) == 0 {
+		return no(refuse(unsupported, "the refresh token has no claim in common with its access tokens"))
+	}
+	return all, outcome{}, true
+}
+
+// owner returns the pair that says whose a token is: the first of the issuer's
+// client claims that it has, so that a second one can't contradict.
+func (i Issuer) owner(v *token.Verified) (p denylist.Pair, ok bool) {
+	for _, claim := range i.ClientClaims {
+		if value, there := v.Values[claim]; there {
+			text, ok := value.(string)
+			return denylist.Pair{Claim: claim, Value: text}, ok && text != ""
+		}
+	}
+	return denylist.Pair{}, false
+}
+
+// cutoff is where tokens issued so far end, in whole seconds as iat counts. The
+// issuer's clock may be ahead of ours by its skew: without it, tokens of the last
+// moments escape; with it, so do those of a new sign-in fall.
+func (i Issuer) cutoff(now time.Time) time.Time { return now.Add(i.ClockSkew).Truncate(time.Second) }
+
+// revokeOpaque revokes a token that is no JWT by the digest of its bytes: nobody here
+// can tell whose it is, or whether it is one.
+func (a *Authority) revokeOpaque(ctx context.Context, who revoker, raw string, now time.Time) outcome {
+	if !token.IsOpaque(raw) {
+		return refuse(unsupported, "neither a JWT in compact form nor an opaque token")
+	}
+	r := denylist.Revocation{
+		Issuer: a.opaque.Issuer, Selector: denylist.One(denylist.Fingerprint, denylist.FingerprintOf(raw)),
+		Expires: now.Add(a.opaque.Lifetime).Truncate(time.Second), At: now, By: who.ID(), Reason: "opaque token presented for revocation",
+	}
+	t, err := denylist.NewToken(denylist.Claims{Issuer: r.Issuer, Expires: r.Expires, Fingerprint: denylist.FingerprintOf(raw)})
+	before := err == nil && a.list.Check(t, now).Status == denylist.Revoked
+	o := a.store(ctx, who, now, r)
+	o.before = before && o.kind == revoked
+	return o
 }
 
 // unread is the outcome for a token that could not be read. What no verifier will
@@ -102,17 +204,6 @@ func unread(err error) outcome {
 	return outcome{kind: unavailable, why: "the token can't be checked now", cause: err}
 }
 
-// owns reports whether a token belongs to a client: the first of the issuer's
-// client claims that the token has decides, so that a second one can't contradict.
-func (i Issuer) owns(id string, v *token.Verified) bool {
-	for _, claim := range i.ClientClaims {
-		if value, ok := v.Values[claim]; ok {
-			return value == any(id)
-		}
-	}
-	return false
-}
-
 // selectorOf names one token: by its jti, or where it has none, by its fingerprint.
 func selectorOf(v *token.Verified) denylist.Selector {
 	if jti := v.Text(denylist.JTI); jti != "" {
@@ -123,18 +214,30 @@ func selectorOf(v *token.Verified) denylist.Selector {
 	return denylist.One(denylist.Fingerprint, v.Fingerprint)
 }
 
-// append stores one revocation. Its outcome is revoked only if the log says so.
-func (a *Authority) append(ctx context.Context, r denylist.Revocation) outcome {
-	if err := r.Validate(); err != nil {
-		return refuse(badRequest, err.Error())
+// store stores revocations, all of them or none. Its outcome is revoked only if the
+// log says so.
+func (a *Authority) store(ctx context.Context, who revoker, now time.Time, rs ...denylist.Revocation) outcome {
+	var expires []time.Time // of what is new: saying the same again costs nothing
+	for _, r := range rs {
+		if err := r.Validate(); err != nil {
+			return refuse(badRequest, err.Error())
+		}
+		if !a.list.Has(r.Entry()) {
+			expires = append(expires, r.Expires)
+		}
+	}
+	release, retry, ok := who.Reserve(expires, now)
+	if !ok {
+		return outcome{kind: limited, why: "the client has as many revocations outstanding as it may", retry: retry, stored: rs[0]}
 	}
 	ctx, cancel := context.WithTimeout(ctx, appendTimeout)
 	defer cancel()
-	position, err := a.log.Append(ctx, r)
+	position, err := a.log.Append(ctx, rs...)
 	if err != nil {
-		return outcome{kind: unavailable, why: "the revocation is not known to be stored: try again", cause: err, stored: r}
+		release()
+		return outcome{kind: unavailable, why: "the revocation is not known to be stored: try again", cause: err, stored: rs[0]}
 	}
-	return outcome{kind: revoked, position: position, stored: r}
+	return outcome{kind: revoked, position: position, stored: rs[0]}
 }
 
 // record counts and logs an outcome. Selector values are personal data and a jti
@@ -154,6 +257,8 @@ func (a *Authority) record(ctx context.Context, dialect string, o outcome) {
 		message = "nothing revoked: a verifier that knows the token's issuer still accepts it; issuers must hold every verifier's"
 	case badAlgorithm:
 		message = "nothing revoked: a verifier that allows the token's algorithm still accepts it; algorithms must hold every verifier's"
+	case limited:
+		message = "revocation refused: too many"
 	case unavailable:
 		level, message = slog.LevelError, "revocation not known to be stored"
 		if ctx.Err() != nil {

@@ -124,7 +124,7 @@ func FuzzForm(f *testing.F) {
 		if authorization != "" {
 			r.Header.Set("Authorization", authorization)
 		}
-		c, o, ok := readRFC7009(httptest.NewRecorder(), r)
+		c, o, ok := rfc7009.read(httptest.NewRecorder(), r)
 		if !ok {
 			if k := o.kind; k != badRequest && k != tooLarge {
 				t.Fatalf("refused as %s", k)
@@ -135,15 +135,15 @@ func FuzzForm(f *testing.F) {
 		if err != nil || len(form["token"]) != 1 || form["token"][0] != c.token || c.token == "" {
 			t.Fatalf("%q reads as token %q", body, c.token)
 		}
-		for _, l := range c.credentials.Logins {
-			if (l.Secret == "") != (c.credentials.Method == client.None) {
-				t.Fatalf("%s with secret %q", c.credentials.Method, l.Secret)
+		for _, l := range c.caller[0].Logins {
+			if (l.Secret == "") != (c.caller[0].Method == client.None) {
+				t.Fatalf("%s with secret %q", c.caller[0].Method, l.Secret)
 			}
 		}
 		again := postForm("/oauth2/revoke", form.Encode())
 		again.Header = r.Header
-		d, _, ok := readRFC7009(httptest.NewRecorder(), again)
-		if len(form.Encode()) <= maxBody && (!ok || d.token != c.token || d.hint != c.hint || len(d.credentials.Logins) != len(c.credentials.Logins)) {
+		d, _, ok := rfc7009.read(httptest.NewRecorder(), again)
+		if len(form.Encode()) <= maxBody && (!ok || d.token != c.token || d.hint != c.hint || len(d.caller[0].Logins) != len(c.caller[0].Logins)) {
 			t.Fatalf("%q reads in two ways: %+v, %+v", body, c, d)
 		}
 	})

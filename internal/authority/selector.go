@@ -30,10 +30,11 @@ type selectorAnswer struct {
 	Selector     denylist.Selector `json:"selector"`
 	IssuedBefore time.Time         `json:"issued_before,omitzero"`
 	Expires      time.Time         `json:"expires"`
+	Matches      string            `json:"matches,omitzero"` // what a wide selector matches
 }
 
 func answerOf(o outcome) selectorAnswer {
-	a := selectorAnswer{Position: o.position, Selector: o.stored.Selector, Expires: o.stored.Expires.UTC()}
+	a := selectorAnswer{Position: o.position, Selector: o.stored.Selector, Expires: o.stored.Expires.UTC(), Matches: o.matches}
 	if !o.stored.IssuedBefore.IsZero() {
 		a.IssuedBefore = o.stored.IssuedBefore.UTC()
 	}
@@ -100,7 +101,7 @@ func shorten(s string) string {
 
 // plan reads a request or a line and decides on it. What is left to do where it is
 // ok is to store the revocation.
-func (a *Authority) plan(who *client.Client, body []byte, now time.Time) (denylist.Revocation, outcome, bool) {
+func (a *Authority) plan(who revoker, body []byte, now time.Time) (denylist.Revocation, outcome, bool) {
 	c, why := decodeSelectorCommand(body)
 	if why != "" {
 		o := refuse(badRequest, why)
@@ -112,11 +113,13 @@ func (a *Authority) plan(who *client.Client, body []byte, now time.Time) (denyli
 	return r, o, ok
 }
 
+var errUnconfirmed = errors.New("a wide selector without confirm")
+
 var errBody = errors.New("the body is not one revocation")
 
 // decide turns a command into the revocation to store, or into a refusal. It is
 // pure.
-func decide(who *client.Client, c selectorCommand, issuers map[string]Issuer, now time.Time) (denylist.Revocation, outcome, bool) {
+func decide(who revoker, c selectorCommand, issuers map[string]Issuer, now time.Time) (r denylist.Revocation, o outcome, ok bool) {
 	no := func(k kind, format string, args ...any) (denylist.Revocation, outcome, bool) {
 		return denylist.Revocation{}, refuse(k, fmt.Sprintf(format, args...)), false
 	}
@@ -124,22 +127,24 @@ func decide(who *client.Client, c selectorCommand, issuers map[string]Issuer, no
 	if !who.May(append(grant, client.GrantAny)...) {
 		return no(denied, "the client has no grant for a selector by %s", c.Selector.Shape())
 	}
-	issuer, ok := issuers[c.Issuer]
+	issuer, known := issuers[c.Issuer]
 	switch {
 	case c.Issuer == "":
 		return no(badRequest, "issuer is missing")
-	case !ok:
+	case !known:
 		return no(badRequest, "issuer is not configured here")
 	case len(c.Reason) > denylist.MaxNote:
 		return no(badRequest, "reason is at most %d bytes", denylist.MaxNote)
 	case wide && !c.Confirm:
-		return no(badRequest, "this selector matches every token of the issuer, or of one of its keys: say \"confirm\": true if that is meant")
+		_, o, _ = no(badRequest, "this selector matches %s: say \"confirm\": true if that is meant", matchedBy(*c.Selector, c.Issuer))
+		o.cause = errUnconfirmed
+		return r, o, false
 	}
 
 	// Whole seconds, as iat and exp count. What falls off the end is within
 	// denylist.Grace.
-	from := now.Truncate(time.Second)
-	r := denylist.Revocation{Issuer: c.Issuer, Selector: *c.Selector, At: now, By: who.ID(), Reason: c.Reason}
+	from := issuer.cutoff(now)
+	r = denylist.Revocation{Issuer: c.Issuer, Selector: *c.Selector, At: now, By: who.ID(), Reason: c.Reason}
 	switch {
 	case c.IssuedBefore != nil:
 		r.IssuedBefore = c.IssuedBefore.Truncate(time.Second)
@@ -149,8 +154,8 @@ func decide(who *client.Client, c selectorCommand, issuers map[string]Issuer, no
 	}
 	latest := from.Add(issuer.MaxTokenLifetime)
 	switch {
-	case from.After(now.Add(maxAhead)):
-		return no(badRequest, "issued_before may lie at most %s in the future", maxAhead)
+	case from.After(now.Add(maxAhead + issuer.ClockSkew)):
+		return no(badRequest, "issued_before may lie at most %s in the future", maxAhead+issuer.ClockSkew)
 	case !latest.After(now):
 		return no(badRequest, "issued_before is longer ago than max_token_lifetime of the issuer, %s: no such token can be valid any more", issuer.MaxTokenLifetime)
 	}
@@ -167,33 +172,47 @@ func decide(who *client.Client, c selectorCommand, issuers map[string]Issuer, no
 	if err := r.Validate(); err != nil {
 		return no(badRequest, "%s", err)
 	}
-	return r, outcome{}, true
+	if wide {
+		o.matches = matchedBy(r.Selector, r.Issuer) + " that was issued at or before " + r.IssuedBefore.UTC().Format(time.RFC3339)
+	}
+	return r, o, true
 }
 
-// grantFor returns the grants, beside client.GrantAny, that cover a shape, and whether it
-// is so wide that it takes a confirmation.
+// matchedBy says what a wide selector matches, with no more of its values than the
+// caller sent.
+func matchedBy(s denylist.Selector, issuer string) string {
+	what := "every token of " + shorten(issuer)
+	for i, p := range s.Pairs() {
+		what += map[bool]string{true: " with ", false: " and "}[i == 0] + p.Claim + " " + shorten(p.Value)
+	}
+	return what
+}
+
+// grantFor returns the grants, beside GrantAny, that cover a shape, and whether it
+// is so wide that it takes a confirmation: it names neither a token nor a session nor
+// a user.
 func grantFor(shape denylist.Shape) (covering []string, wide bool) {
+	names := shape.Names()
+	wide = !slices.ContainsFunc(names, func(name string) bool { return slices.Contains(narrow, name) })
 	for _, row := range selectorGrants {
-		if slices.Equal(row.claims, shape.Names()) {
-			return row.grants, row.wide
+		if slices.Equal(row.claims, names) {
+			return row.grants, wide
 		}
 	}
-	return nil, false
+	return nil, wide
 }
 
+var narrow = []string{denylist.JTI, denylist.Fingerprint, denylist.SID, denylist.Sub}
+
 // selectorGrants names the claims of each shape in order. A shape that is not here
-// takes client.GrantAny.
-var selectorGrants = []struct {
-	claims []string
-	grants []string
-	wide   bool
-}{
-	{[]string{"sub"}, []string{client.GrantSubject, client.GrantIssuer}, false},
-	{[]string{"client_id", "sub"}, []string{client.GrantSubject, client.GrantIssuer}, false},
-	{[]string{"azp", "sub"}, []string{client.GrantSubject, client.GrantIssuer}, false},
-	{[]string{"sid"}, []string{client.GrantSession, client.GrantIssuer}, false},
-	{[]string{"client_id"}, []string{client.GrantClient, client.GrantIssuer}, false},
-	{[]string{"azp"}, []string{client.GrantClient, client.GrantIssuer}, false},
-	{nil, []string{client.GrantIssuer}, true},
-	{[]string{"kid"}, []string{client.GrantIssuer}, true},
+// takes GrantAny.
+var selectorGrants = []struct{ claims, grants []string }{
+	{[]string{"sub"}, []string{client.GrantSubject, client.GrantIssuer}},
+	{[]string{"client_id", "sub"}, []string{client.GrantSubject, client.GrantIssuer}},
+	{[]string{"azp", "sub"}, []string{client.GrantSubject, client.GrantIssuer}},
+	{[]string{"sid"}, []string{client.GrantSession, client.GrantIssuer}},
+	{[]string{"client_id"}, []string{client.GrantClient, client.GrantIssuer}},
+	{[]string{"azp"}, []string{client.GrantClient, client.GrantIssuer}},
+	{nil, []string{client.GrantIssuer}},
+	{[]string{"kid"}, []string{client.GrantIssuer}},
 }

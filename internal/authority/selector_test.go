@@ -33,16 +33,16 @@ var shapes = []struct {
 	{`{"sub":"alice","client_id":"web"}`, []string{client.GrantSubject, client.GrantIssuer}, false},
 	{`{"azp":"web","sub":"alice"}`, []string{client.GrantSubject, client.GrantIssuer}, false},
 	{`{"sid":"s1"}`, []string{client.GrantSession, client.GrantIssuer}, false},
-	{`{"client_id":"web"}`, []string{client.GrantClient, client.GrantIssuer}, false},
-	{`{"azp":"web"}`, []string{client.GrantClient, client.GrantIssuer}, false},
+	{`{"client_id":"web"}`, []string{client.GrantClient, client.GrantIssuer}, true},
+	{`{"azp":"web"}`, []string{client.GrantClient, client.GrantIssuer}, true},
 	{`{}`, []string{client.GrantIssuer}, true},
 	{`{"kid":"k1"}`, []string{client.GrantIssuer}, true},
 	{`{"jti":"j1"}`, nil, false},
 	{`{"fingerprint":"f"}`, nil, false},
-	{`{"tenant":7}`, nil, false},
+	{`{"tenant":7}`, nil, true},
 	{`{"sub":"alice","sid":"s1"}`, nil, false},
 	{`{"sub":"alice","kid":"k1"}`, nil, false},
-	{`{"client_id":"web","azp":"web"}`, nil, false},
+	{`{"client_id":"web","azp":"web"}`, nil, true},
 }
 
 func TestSelectorGrants(t *testing.T) {
@@ -81,6 +81,12 @@ func TestWideSelectorsAskForConfirmation(t *testing.T) {
 			if stored := len(log.all()); (stored == 0) != s.wide {
 				t.Errorf("selector %s: stored %d", s.selector, stored)
 			}
+		}
+		body := checkJSON(t, do(newAuthority(t, &fakeLog{}),
+			postSelector(client.GrantAny, fmt.Sprintf(`{"issuer":%q,"selector":%s,"confirm":true}`, issuer, s.selector))), 200, "")
+		if says, _ := body["matches"].(string); strings.HasPrefix(says, "every token of "+issuer) != s.wide ||
+			s.wide && !strings.Contains(says, " issued at or before 2026-09-01T12:00:00Z") {
+			t.Errorf("selector %s matches %q", s.selector, says)
 		}
 	}
 }

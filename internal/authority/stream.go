@@ -76,16 +76,13 @@ func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, wh
 			answer <- outcome{kind: badRequest, why: errBodyCut.Error(), client: who.ID()}
 			more = false
 		default:
-			revocation, refusal, ok := a.plan(who, line, a.now())
+			now := a.now()
+			revocation, planned, ok := a.plan(who, line, now)
 			if !ok {
-				answer <- refusal
+				answer <- planned
 				continue
 			}
-			go func() {
-				o := a.append(ctx, revocation)
-				o.client = who.ID()
-				answer <- o
-			}()
+			go func() { answer <- a.carryOut(ctx, who, revocation, planned, now) }()
 		}
 	}
 	close(answers)

@@ -3,24 +3,15 @@ package client
 import (
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
-	"time"
 )
-
-var now = time.Date(2026, 9, 1, 12, 0, 0, 345678901, time.UTC)
-
-func hash(secret string) string {
-	sum := sha256.Sum256([]byte(secret))
-	return hex.EncodeToString(sum[:])
-}
 
 // An unknown client costs what a wrong secret does: the same hash and the same
 // constant-time comparison, against a hash that nothing is known to match.
 func TestUnknownClientCostsTheSame(t *testing.T) {
-	all, err := New([]Config{{ID: "web", SecretSHA256: hash("s3cret")}})
+	all, err := New([]Config{{ID: "web", SecretSHA256: hash("s3cret")}}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +35,7 @@ func TestUnknownClientCostsTheSame(t *testing.T) {
 }
 
 func BenchmarkAuthenticate(b *testing.B) {
-	all, err := New([]Config{{ID: "web", SecretSHA256: hash("s3cret")}})
+	all, err := New([]Config{{ID: "web", SecretSHA256: hash("s3cret")}}, Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -68,7 +59,7 @@ func TestNewSecret(t *testing.T) {
 	if again, _ := NewSecret(); again == secret {
 		t.Error("the same secret twice")
 	}
-	all, err := New([]Config{{ID: "c", SecretSHA256: strings.ToUpper(sum)}})
+	all, err := New([]Config{{ID: "c", SecretSHA256: strings.ToUpper(sum)}}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +86,7 @@ func TestConfigMistakesNameTheKey(t *testing.T) {
 		"an unknown grant":  {change(func(c *Config) { c.Revoke = []string{"all"} }), "clients[0].revoke"},
 		"a public admin":    {[]Config{{ID: "c", Auth: []string{None}, Revoke: []string{GrantOwn, GrantAny}}}, "clients[0].revoke"},
 	} {
-		if _, err := New(c.clients); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+		if _, err := New(c.clients, Options{}); err == nil || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%s: %v, want it to begin with %s", name, err, c.want)
 		}
 	}

@@ -47,6 +47,20 @@ type Source struct {
 	Flags  []Flag
 }
 
+// Files are those that a Source reads: the file itself, and those that variables name.
+func (s Source) Files() (names []string) {
+	if s.File != "" {
+		names = append(names, s.File)
+	}
+	for _, e := range s.Env {
+		name, file, _ := strings.Cut(e, "=")
+		if strings.HasPrefix(name, s.Prefix+"_") && strings.HasSuffix(name, "_FILE") && file != "" {
+			names = append(names, file)
+		}
+	}
+	return names
+}
+
 // Defaulter is an element of a list that has defaults of its own.
 type Defaulter interface{ Default() }
 

@@ -3,6 +3,9 @@ package token
 import (
 	"encoding/base64"
 	"fmt"
+	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // MaxSize bounds a token, in bytes.
@@ -55,4 +58,31 @@ func decodeSegment(name, s string) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %s is not canonical base64url", ErrMalformed, name)
 	}
 	return b, nil
+}
+
+// IsOpaque reports whether raw, which is no compact JWS, can be a token that only its
+// issuer can read: visible ASCII, and not the part of a JWT that its signature covers,
+// by which such a JWT could be revoked without having it.
+func IsOpaque(raw string) bool {
+	if raw == "" || len(raw) > MaxSize || strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return false
+	}
+	head, _, dotted := strings.Cut(raw, ".")
+	b, err := base64.RawURLEncoding.DecodeString(head)
+	return !dotted || err != nil || jsontext.Value(b).Kind() != jsontext.KindBeginObject
+}
+
+// PeekIssuer returns the iss of a JWT that nobody has verified: for asking the right
+// one about it, and for nothing else.
+func PeekIssuer(raw string) (issuer string, ok bool) {
+	parts, err := Split(raw)
+	if err != nil {
+		return "", false
+	}
+	payload, err := decodeSegment("payload", parts.Payload)
+	if err != nil {
+		return "", false
+	}
+	issuer, err = peekIssuer(payload)
+	return issuer, err == nil
 }

@@ -14,8 +14,8 @@ import (
 // header is what is read of a JOSE header (RFC 7515 section 4). Whatever else it
 // holds is held to the same syntax and not looked at.
 type header struct {
-	alg, kid string
-	hasKID   bool
+	alg, kid, typ string
+	hasKID        bool
 }
 
 // kinds say what a JWT of each kind must look like, so that none is taken for one of
@@ -27,6 +27,7 @@ var kinds = [...]struct {
 	timed   bool // whether exp may not
 }{
 	AccessToken:   {[]string{"jwt", "at+jwt"}, true, true},
+	Revocable:     {[]string{"jwt", "at+jwt", RefreshType, "refresh+jwt"}, true, true},
 	LogoutToken:   {[]string{"jwt", "logout+jwt"}, true, true},
 	SecurityEvent: {[]string{"secevent+jwt"}, false, false},
 	Assertion:     {[]string{"jwt", "client-authentication+jwt"}, true, true},
@@ -67,7 +68,7 @@ func decodeHeader(b []byte, kind Kind) (header, error) {
 	if typ, ok = text(raw.Typ); !ok {
 		return header{}, fmt.Errorf("%w: typ is not a string", ErrMalformed)
 	}
-	if !slices.Contains(kinds[kind].types, strings.TrimPrefix(strings.ToLower(typ), "application/")) {
+	if h.typ = strings.TrimPrefix(strings.ToLower(typ), "application/"); !slices.Contains(kinds[kind].types, h.typ) {
 		return header{}, fmt.Errorf("%w: typ %.64q", ErrType, typ)
 	}
 	return h, nil

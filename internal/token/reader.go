@@ -149,6 +149,7 @@ type Kind uint8
 // The kinds of JWT.
 const (
 	AccessToken   Kind = iota
+	Revocable          // an access token, or a refresh token that is a JWT: what an authority is asked to revoke
 	LogoutToken        // OpenID Connect Back-Channel Logout 1.0 section 2.4
 	SecurityEvent      // RFC 8417, explicitly typed; the only kind that needs no exp
 	Assertion          // RFC 7523, for client authentication
@@ -202,7 +203,7 @@ func (r *Reader) ReadAs(ctx context.Context, kind Kind, raw string) (*Verified, 
 		return nil, fmt.Errorf("%w: iss reads in two ways", ErrMalformed)
 	}
 	return &Verified{
-		Issuer: c.issuer, KeyID: k.id, Alg: h.alg, Audience: c.audience,
+		Issuer: c.issuer, Type: h.typ, KeyID: k.id, Alg: h.alg, Audience: c.audience,
 		Expires: c.expires, IssuedAt: c.issued, NotBefore: c.notBefore,
 		Values: c.values, Fingerprint: denylist.FingerprintOf(parts.SigningInput),
 		config: &i.Issuer, key: k,

@@ -13,6 +13,7 @@ import (
 // it is shared where it is cached. Safe for concurrent use.
 type Verified struct {
 	Issuer string
+	Type   string // typ in lower case, without "application/"; "" where there is none
 	// KeyID is the kid of the key that verified the token, by the issuer's document:
 	// leaving kid out of the header does not dodge a revocation by kid. "" where the
 	// document names none.
@@ -27,6 +28,21 @@ type Verified struct {
 
 	config *Issuer
 	key    *key
+}
+
+// RefreshType is the typ by which refresh tokens call themselves, where they do.
+const RefreshType = "rt+jwt"
+
+// IsRefresh reports whether the token is a refresh token: because it says so itself,
+// or because whoever presents it does and it does not say that it is another one.
+func (v *Verified) IsRefresh(hinted bool) bool {
+	switch v.Type {
+	case RefreshType, "refresh+jwt":
+		return true
+	case "at+jwt":
+		return false
+	}
+	return hinted || v.Text("typ") == "Refresh" // Keycloak's
 }
 
 // Text returns a claim that is a string, and "" for any other.

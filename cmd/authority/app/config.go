@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/revcast/revcast/internal/authority"
 	"github.com/revcast/revcast/internal/config"
+	"github.com/revcast/revcast/pkg/denylist"
 )
 
 // Config is the authority's configuration file. Start from [NewConfig].
@@ -14,6 +17,14 @@ type Config struct {
 	// Listen is the address of the HTTP face. Default 127.0.0.1:8700: behind a
 	// server that ends TLS. Port 0 lets the system choose.
 	Listen string `yaml:"listen"`
+
+	// PublicURL is what clients call the authority by, such as https://revoke.example:
+	// the issuer in its metadata, and the audience of what is signed for it. Default: the
+	// scheme and host of each request, which is not enough for private_key_jwt.
+	PublicURL string `yaml:"public_url"`
+
+	// TLS ends TLS in the authority itself. Default: none, behind a server that does.
+	TLS TLS `yaml:"tls"`
 
 	// DataDir holds what must survive: the log (embedded NATS) and the signing key.
 	// Default ./data. Revocations are as durable as its disk. One process uses it.
@@ -35,11 +46,51 @@ type Config struct {
 	// its log.
 	Clients []Client `yaml:"clients"`
 
-	// Dialects are the revoke endpoints to serve, by name. Default: all there are.
+	// Dialects are the revoke endpoints to serve at their own paths, by name. Default:
+	// all there are.
 	Dialects []string `yaml:"dialects"`
+
+	// Mounts are more places for them: under a prefix, or at one host only.
+	Mounts []Mount `yaml:"mounts"`
+
+	// OpaqueTokens says what becomes of tokens that are no JWTs. Default: they are
+	// refused (unsupported_token_type).
+	OpaqueTokens OpaqueTokens `yaml:"opaque_tokens"`
 
 	// Log says what is logged.
 	Log config.Log `yaml:"log"`
+}
+
+// TLS is a certificate and who may show one. The files are read again when they change.
+type TLS struct {
+	// CertFile is the certificate with its chain, as PEM.
+	CertFile string `yaml:"cert_file"`
+	// KeyFile is its private key, as PEM.
+	KeyFile string `yaml:"key_file"`
+	// ClientCAFile holds the authorities whose certificates clients may show, for
+	// tls_client_auth (RFC 8705). Default none: nobody is asked for one.
+	ClientCAFile string `yaml:"client_ca_file"`
+}
+
+// Mount is one more place for a dialect.
+type Mount struct {
+	// Dialect is its name.
+	Dialect string `yaml:"dialect"`
+	// Host is a name, without a port: only requests to it find the dialect here.
+	Host string `yaml:"host"`
+	// Prefix is put before the dialect's own paths, such as /idp.
+	Prefix string `yaml:"prefix"`
+}
+
+// OpaqueTokens says what becomes of tokens that are no JWTs.
+type OpaqueTokens struct {
+	// Issuer is the one of issuers under which they are revoked, by the SHA-256 of their
+	// bytes. Nobody can tell whose they are: any client revokes any. Default none: they
+	// are refused.
+	Issuer string `yaml:"issuer"`
+	// Lifetime is how long such a revocation is kept. Default: max_token_lifetime of the
+	// issuer.
+	Lifetime time.Duration `yaml:"lifetime"`
 }
 
 // NATS is either an embedded server (Listen) or a cluster elsewhere (URL).
@@ -82,6 +133,42 @@ type Issuer struct {
 	// ClientClaims say whose a token is: the first that it has names the client.
 	// Default [client_id, azp].
 	ClientClaims []string `yaml:"client_claims"`
+
+	// GrantClaims link a refresh token that is a JWT to its access tokens: revoking it
+	// revokes those of the same client that share the first of them that it has. Default
+	// [sid].
+	GrantClaims []string `yaml:"grant_claims"`
+
+	// ClockSkew is added to our clock where everything issued so far is revoked. With
+	// less than the issuer's clock is ahead, tokens of the last moments escape; with
+	// more, a user who signs in again within it is refused. Default 0s: for clocks that
+	// are kept in step. See revcast_issuer_clock_ahead_seconds.
+	ClockSkew time.Duration `yaml:"clock_skew"`
+
+	// TokensCarrySID says that access tokens carry the sid of their session. Then the end
+	// of a session ends its tokens; otherwise it ends all of the user's. Default false.
+	TokensCarrySID bool `yaml:"tokens_carry_sid"`
+
+	// LogoutAudiences are the client ids whose OpenID Connect logout tokens are taken at
+	// /backchannel-logout. Default none: they are refused.
+	LogoutAudiences []string `yaml:"logout_audiences"`
+
+	// Relay puts the authority in front of the issuer's own revocation endpoint. Default
+	// none.
+	Relay Relay `yaml:"relay"`
+}
+
+// Relay sends revoke requests on to the issuer, who authenticates the client, and
+// revokes what the issuer has revoked.
+type Relay struct {
+	// RevocationEndpoint is the issuer's.
+	RevocationEndpoint string `yaml:"revocation_endpoint"`
+	// LocalFirst revokes before the issuer is asked, so that it works while the issuer is
+	// down. It takes clients that are configured here. Default false: then it is 503.
+	LocalFirst bool `yaml:"local_first"`
+	// OverruleUnsupported revokes a JWT though the issuer answers unsupported_token_type.
+	// Only for an issuer that authenticates the client before it says so. Default false.
+	OverruleUnsupported bool `yaml:"overrule_unsupported"`
 }
 
 // NewIssuer returns an issuer with the defaults.
@@ -95,6 +182,7 @@ func NewIssuer(issuer, jwksURI string) Issuer {
 func (i *Issuer) Default() {
 	i.Issuer.Default()
 	i.ClientClaims = []string{"client_id", "azp"}
+	i.GrantClaims = []string{"sid"}
 }
 
 // Client is who may revoke.
@@ -105,13 +193,36 @@ type Client struct {
 	// makes both; a secret that a person made up is too weak for a plain hash. None
 	// for a public client.
 	SecretSHA256 string `yaml:"secret_sha256"`
-	// Auth are the ways it may authenticate: client_secret_basic,
-	// client_secret_post, or none for a public client. Default the first two.
+	// Auth are the ways it may authenticate: client_secret_basic, client_secret_post,
+	// private_key_jwt, tls_client_auth, or none for a public client. Default the first
+	// two.
 	Auth []string `yaml:"auth"`
+	// JWKSURI is where its public keys are, for private_key_jwt.
+	JWKSURI string `yaml:"jwks_uri"`
+	// JWKSFile holds them instead, as a JSON Web Key Set.
+	JWKSFile string `yaml:"jwks_file"`
+	// Algorithms pins those of its assertions. Default [RS256, ES256, PS256, EdDSA].
+	Algorithms []string `yaml:"algorithms"`
+	// What its certificate must hold, for tls_client_auth: one of these (RFC 8705 section
+	// 2.1.2).
+	TLSSubjectDN string `yaml:"tls_client_auth_subject_dn"`
+	TLSSANDNS    string `yaml:"tls_client_auth_san_dns"`
+	TLSSANURI    string `yaml:"tls_client_auth_san_uri"`
+	TLSSANIP     string `yaml:"tls_client_auth_san_ip"`
+	TLSSANEmail  string `yaml:"tls_client_auth_san_email"`
 	// Revoke is what it may revoke: own (tokens that belong to it), subject, session,
 	// client, issuer, any. Default [own]. Each of the others reaches tokens of other
 	// clients.
 	Revoke []string `yaml:"revoke"`
+	// AllowedOrigins are the web pages that may call from a browser (CORS), such as
+	// https://app.example. Default none.
+	AllowedOrigins []string `yaml:"allowed_origins"`
+	// Rate is how many requests a second it may make; a burst of two seconds' worth is
+	// let through. Default 1000.
+	Rate int `yaml:"rate"`
+	// MaxEntries is how many revocations of its making may be live at once. Default
+	// 2000000.
+	MaxEntries int64 `yaml:"max_entries"`
 }
 
 const (
@@ -146,6 +257,19 @@ func (c Config) complete() Config {
 // storeDir is where the embedded server keeps the log.
 func (c Config) storeDir() string { return filepath.Join(c.DataDir, "jetstream") }
 
+// audiences are what clients may sign assertions for: the authority, and its
+// endpoints.
+func (c Config) audiences() (all []string) {
+	if c.PublicURL == "" {
+		return nil
+	}
+	all = []string{c.PublicURL}
+	for _, path := range authority.Endpoints() {
+		all = append(all, c.PublicURL+path)
+	}
+	return all
+}
+
 // maxLifetime is the longest that a token of any issuer lives.
 func (c Config) maxLifetime() (longest time.Duration) {
 	for _, i := range c.Issuers {
@@ -163,6 +287,25 @@ func (c Config) check() error {
 	); err != nil {
 		return err
 	}
+	if c.PublicURL != "" {
+		if err := config.HTTPURL("public_url", c.PublicURL); err != nil {
+			return err
+		}
+		if strings.HasSuffix(c.PublicURL, "/") {
+			return config.Errorf("public_url", "must not end with a slash")
+		}
+	}
+	if (c.TLS.CertFile == "") != (c.TLS.KeyFile == "") || c.TLS.ClientCAFile != "" && c.TLS.CertFile == "" {
+		return config.Errorf("tls", "needs cert_file and key_file")
+	}
+	for i, client := range c.Clients {
+		switch key := fmt.Sprintf("clients[%d].auth", i); {
+		case slices.Contains(client.Auth, "private_key_jwt") && c.PublicURL == "":
+			return config.Errorf(key, "private_key_jwt needs public_url: it is what assertions are signed for")
+		case slices.Contains(client.Auth, "tls_client_auth") && c.TLS.ClientCAFile == "":
+			return config.Errorf(key, "tls_client_auth needs tls.client_ca_file")
+		}
+	}
 	if len(c.Issuers) == 0 {
 		return config.Errorf("issuers", "at least one is required")
 	}
@@ -170,8 +313,19 @@ func (c Config) check() error {
 		key := fmt.Sprintf("issuers[%d]", i)
 		if err := config.Check(
 			issuer.Check(key), config.Each(key+".client_claims", issuer.ClientClaims, config.Required),
+			config.Each(key+".grant_claims", issuer.GrantClaims, config.Required),
+			config.Each(key+".logout_audiences", issuer.LogoutAudiences, config.Required),
+			config.Between(key+".clock_skew", issuer.ClockSkew, 0, denylist.MaxLeeway),
 		); err != nil {
 			return err
+		}
+		switch relay := issuer.Relay; {
+		case relay.RevocationEndpoint != "":
+			if err := config.HTTPURL(key+".relay.revocation_endpoint", relay.RevocationEndpoint); err != nil {
+				return err
+			}
+		case relay.LocalFirst || relay.OverruleUnsupported:
+			return config.Errorf(key+".relay.revocation_endpoint", "is required")
 		}
 		if slices.ContainsFunc(c.Issuers[:i], func(o Issuer) bool { return o.Issuer.Issuer == issuer.Issuer.Issuer }) {
 			return config.Errorf(key+".issuer", "%q is there twice", issuer.Issuer.Issuer)

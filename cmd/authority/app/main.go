@@ -38,8 +38,13 @@ func serve(ctx context.Context, p cli.Process, args []string) error {
 	if err != nil {
 		return err
 	}
-	cfg := NewConfig()
-	ignored, err := config.Load(&cfg, config.Source{File: *file, Prefix: prefix, Env: p.Env, Flags: given})
+	source := config.Source{File: *file, Prefix: prefix, Env: p.Env, Flags: given}
+	load := func() (cfg Config, ignored []string, err error) {
+		cfg = NewConfig()
+		ignored, err = config.Load(&cfg, source)
+		return cfg, ignored, err
+	}
+	cfg, ignored, err := load()
 	if err != nil {
 		return err
 	}
@@ -53,7 +58,13 @@ func serve(ctx context.Context, p cli.Process, args []string) error {
 	if len(ignored) > 0 {
 		logger.Warn("environment variables that name no key", "names", ignored)
 	}
-	return Run(ctx, cfg, Options{Logger: logger})
+	return Run(ctx, cfg, Options{
+		Logger: logger, Files: source.Files(),
+		Reload: func() (Config, error) {
+			cfg, _, err := load()
+			return cfg, err
+		},
+	})
 }
 
 // clientSecret prints YAML, so that the second line can be pasted as it is.

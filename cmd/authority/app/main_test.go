@@ -149,6 +149,7 @@ func TestHelpConfigurationIsStrict(t *testing.T) {
 	}
 	want = want.complete()
 	want.Issuers, want.Clients, want.Dialects = []Issuer{NewIssuer("", "")}, []Client{}, []string{}
+	want.Issuers[0].LogoutAudiences = []string{}
 	want.Issuers[0].Audiences, want.NATS.MonitorURLs = []string{}, []string{}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("--help shows  %+v\ndefaults are %+v", got, want)

@@ -4,6 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/revcast/revcast/cmd/internal/cli"
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/token"
 )
 
@@ -24,19 +25,21 @@ var (
 	snapshotErrors  = cli.Describe("snapshot_errors_total", "Times that no snapshot could be made.")
 	snapshotMade    = cli.Describe("snapshot_timestamp_seconds", "When the last snapshot was made.")
 	issuerKeys      = cli.Describe("issuer_keys", "Usable signing keys of an issuer.", "issuer")
+	outstanding     = cli.Describe("client_revocations_outstanding", "Revocations of a client's making that are live.", "client")
 	issuerFailed    = cli.Describe("issuer_keys_fetch_failed", "1 where the last fetch of an issuer's keys failed.", "issuer")
 )
 
 // collector reports log and keys to Prometheus, as they are at the scrape.
 type collector struct {
-	log    *pendingLog
-	reader *token.Reader
+	log     *pendingLog
+	reader  *token.Reader
+	clients *client.Registry
 }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		logPosition, logAsOf, logReady, logBatches, logEntries, logErrors, logHeartbeats, logAlarms, logRejected, logRestarts,
-		snapshotBytes, snapshotSeconds, snapshotEntries, snapshotMade, snapshotErrors, issuerKeys, issuerFailed,
+		snapshotBytes, snapshotSeconds, snapshotEntries, snapshotMade, snapshotErrors, issuerKeys, issuerFailed, outstanding,
 	} {
 		ch <- d
 	}
@@ -54,6 +57,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		gauge(issuerKeys, float64(k.Keys), k.Issuer)
 		gauge(issuerFailed, truth(k.Err != nil), k.Issuer)
 	}
+	c.clients.Outstanding(func(id string, entries int64) bool {
+		gauge(outstanding, float64(entries), id)
+		return true
+	})
 	log := c.log.open.Load()
 	if log == nil {
 		return

@@ -35,6 +35,10 @@ type Options struct {
 	Logger *slog.Logger // nil: nothing is logged
 	// Listening is called once HTTP is bound, before the log is open; NATS is empty.
 	Listening func(Addrs)
+	// Reload reads the configuration again, and Files are where it is: clients are taken
+	// over when a file has changed, and on SIGHUP. nil: they stay as they are.
+	Reload func() (Config, error)
+	Files  []string
 	// Ready is called once revocations can be stored.
 	Ready func(Addrs)
 }
@@ -51,7 +55,7 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	}
 	log := &pendingLog{}
 	list := denylist.New()
-	reader, face, err := assemble(cfg, log, list, o.Logger)
+	parts, err := assemble(cfg, log, list, o)
 	if err != nil {
 		return err
 	}
@@ -74,7 +78,10 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	var running sync.WaitGroup
-	running.Go(func() { reader.Run(ctx) })
+	running.Go(func() { parts.reader.Run(ctx) })
+	running.Go(func() { parts.clients.Run(ctx) })
+	running.Go(func() { parts.reloader.run(ctx) })
+	running.Go(func() { keepQuotas(ctx, filepath.Join(cfg.DataDir, "quotas.json"), parts.clients, o.Logger) })
 	var openErr error
 	running.Go(func() {
 		opened, err := broadcast.Open(ctx, open)
@@ -97,7 +104,7 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 			o.Ready(addrs)
 		}
 	})
-	err = cli.Serve(ctx, o.Logger, cli.Server{Name: "listen", Listener: ln, Handler: face, Stop: face.Stop})
+	err = cli.Serve(ctx, o.Logger, cli.Server{Name: "listen", Listener: parts.tls.wrap(ln), Handler: parts.face, Stop: parts.face.Stop})
 	stop()
 	running.Wait()
 	err = errors.Join(openErr, err)
@@ -125,8 +132,16 @@ func untilReady(ctx context.Context, log *pendingLog) bool {
 	return true
 }
 
-// assemble makes what needs neither disk nor network.
-func assemble(cfg Config, log *pendingLog, list *denylist.List, logger *slog.Logger) (*token.Reader, *authority.Authority, error) {
+// parts are what needs neither network nor data directory to be made.
+type parts struct {
+	reader   *token.Reader
+	clients  *client.Registry
+	tls      *certificates
+	reloader *reloader
+	face     *authority.Authority
+}
+
+func assemble(cfg Config, log *pendingLog, list *denylist.List, o Options) (p parts, err error) {
 	var readers []token.Issuer
 	var issuers []authority.Issuer
 	for _, i := range cfg.Issuers {
@@ -135,30 +150,46 @@ func assemble(cfg Config, log *pendingLog, list *denylist.List, logger *slog.Log
 			MaxLifetime: i.MaxTokenLifetime, Leeway: i.Leeway,
 		})
 		issuers = append(issuers, authority.Issuer{
-			Issuer: i.Issuer.Issuer, MaxTokenLifetime: i.MaxTokenLifetime, ClientClaims: i.ClientClaims,
+			Issuer: i.Issuer.Issuer, MaxTokenLifetime: i.MaxTokenLifetime, ClientClaims: i.ClientClaims, GrantClaims: i.GrantClaims,
+			ClockSkew: i.ClockSkew, TokensCarrySID: i.TokensCarrySID, LogoutAudiences: i.LogoutAudiences,
+			Relay: authority.Relay{
+				Endpoint: i.Relay.RevocationEndpoint, LocalFirst: i.Relay.LocalFirst, OverruleUnsupported: i.Relay.OverruleUnsupported,
+			},
 		})
 	}
-	clients := make([]client.Config, len(cfg.Clients))
-	for i, c := range cfg.Clients {
-		clients[i] = client.Config(c)
+	if p.reader, err = token.NewReader(readers, nil, o.Logger, token.ForRevoking()); err != nil {
+		return p, config.Errorf("", "%v", err)
 	}
-	reader, err := token.NewReader(readers, nil, logger, token.ForRevoking())
+	clients, err := clientConfigs(cfg.Clients)
 	if err != nil {
-		return nil, nil, config.Errorf("", "%v", err)
+		return p, err
+	}
+	if p.clients, err = client.New(clients, client.Options{Audiences: cfg.audiences(), Logger: o.Logger}); err != nil {
+		return p, config.Errorf("", "%v", err)
+	}
+	p.tls = &certificates{}
+	if err := p.tls.load(cfg.TLS); err != nil {
+		return p, err
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		cli.ListCollector{List: list}, &collector{log, reader},
+		cli.ListCollector{List: list}, &collector{log, p.reader, p.clients},
 	)
-	face, err := authority.New(authority.Config{
-		Log: log, Tokens: reader, Issuers: issuers, Clients: clients, Dialects: cfg.Dialects,
-		Logger: logger, Registry: registry, Version: cli.Version(),
+	p.reloader = newReloader(cfg, o, p.clients, p.tls, registry)
+	mounts := make([]authority.Mount, len(cfg.Mounts))
+	for i, m := range cfg.Mounts {
+		mounts[i] = authority.Mount(m)
+	}
+	p.face, err = authority.New(authority.Config{
+		Log: log, List: list, Tokens: p.reader, Issuers: issuers, Clients: p.clients, Opaque: authority.Opaque(cfg.OpaqueTokens),
+		PublicURL: cfg.PublicURL, Dialects: cfg.Dialects, Mounts: mounts,
+		Logger: o.Logger, Registry: registry, Version: cli.Version(),
 	})
 	if err != nil {
-		return nil, nil, config.Errorf("", "%v", err)
+		return p, config.Errorf("", "%v", err)
 	}
-	return reader, face, nil
+	return p, nil
 }
 
 // bind takes the HTTP port, and makes sure that the embedded server's is free.

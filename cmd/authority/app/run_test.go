@@ -187,7 +187,7 @@ func TestAuthorityEndsLongPolls(t *testing.T) {
 // Until the log is open, HTTP answers, and says that it isn't ready.
 func TestAuthorityBeforeItsLogIsOpen(t *testing.T) {
 	cfg := testConfig(t).complete()
-	_, face, err := assemble(cfg, &pendingLog{}, denylist.New(), slog.New(slog.DiscardHandler))
+	parts, err := assemble(cfg, &pendingLog{}, denylist.New(), Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +195,7 @@ func TestAuthorityBeforeItsLogIsOpen(t *testing.T) {
 		"/healthz": 200, "/metrics": 200, "/readyz": 503, "/.well-known/revcast": 503, "/v1/snapshot": 503, "/v1/log?after=0": 503,
 	} {
 		w := httptest.NewRecorder()
-		face.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
+		parts.face.ServeHTTP(w, httptest.NewRequest("GET", path, nil))
 		if w.Code != want {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
@@ -281,15 +281,15 @@ func TestDurableReadsTokensForRevoking(t *testing.T) {
 	cfg := testConfig(t).complete()
 	cfg.Issuers = []Issuer{NewIssuer("https://idp.example", jwks.URL)}
 	cfg.Clients = []Client{{ID: "web", Auth: []string{"none"}}}
-	reader, face, err := assemble(cfg, &pendingLog{}, denylist.New(), slog.New(slog.DiscardHandler))
+	parts, err := assemble(cfg, &pendingLog{}, denylist.New(), Options{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { reader.Run(ctx) })
+	running.Go(func() { parts.reader.Run(ctx) })
 	t.Cleanup(func() { cancel(); running.Wait() })
-	for reader.Ready() != nil {
+	for parts.reader.Ready() != nil {
 		runtime.Gosched()
 	}
 	forged := tokentest.NewKey("k", "ES256").Token(map[string]any{
@@ -298,7 +298,7 @@ func TestDurableReadsTokensForRevoking(t *testing.T) {
 	r := httptest.NewRequest("POST", "/oauth2/revoke", strings.NewReader("client_id=web&token="+forged))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	w := httptest.NewRecorder()
-	face.ServeHTTP(w, r)
+	parts.face.ServeHTTP(w, r)
 	if w.Code != http.StatusServiceUnavailable { // the keys were fetched too short ago to ask again
 		t.Error(w.Code, w.Body)
 	}

@@ -1,0 +1,59 @@
+package authority
+
+import (
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/revcast/revcast/internal/client"
+	"github.com/revcast/revcast/internal/token"
+)
+
+// metadata is RFC 8414's, for as much of an authorization server as this is.
+type metadata struct {
+	Issuer                string   `json:"issuer"`
+	ResponseTypes         []string `json:"response_types_supported"` // required, and there are none
+	GrantTypes            []string `json:"grant_types_supported"`    // without it, the default would be two
+	Revocation            string   `json:"revocation_endpoint,omitzero"`
+	RevocationMethods     []string `json:"revocation_endpoint_auth_methods_supported,omitzero"`
+	RevocationAlgorithms  []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitzero"`
+	Introspection         string   `json:"introspection_endpoint,omitzero"`
+	IntrospectMethods     []string `json:"introspection_endpoint_auth_methods_supported,omitzero"`
+	IntrospectAlgorithms  []string `json:"introspection_endpoint_auth_signing_alg_values_supported,omitzero"`
+	ServiceDocumentation  string   `json:"service_documentation,omitzero"`
+	GlobalTokenRevocation string   `json:"global_token_revocation_endpoint,omitzero"`
+}
+
+const metadataPath = "/.well-known/oauth-authorization-server"
+
+func (a *Authority) serveMetadata(w http.ResponseWriter, r *http.Request) {
+	base := a.baseURL(r)
+	m := metadata{Issuer: base, ResponseTypes: []string{}, GrantTypes: []string{}, ServiceDocumentation: base + openAPIPath}
+	if a.speaksRFC7009 {
+		methods := a.clients.Methods()
+		var algorithms []string
+		if slices.Contains(methods, client.PrivateKeyJWT) {
+			algorithms = token.Algorithms()
+		}
+		m.Revocation, m.RevocationMethods, m.RevocationAlgorithms = base+rfc7009.revoke[0], methods, algorithms
+		m.Introspection, m.IntrospectMethods, m.IntrospectAlgorithms = base+rfc7009.introspect[0], methods, algorithms
+	}
+	writeJSON(w, http.StatusOK, m)
+}
+
+// baseURL is what clients call the authority by: as configured, or else as this one
+// did.
+func (a *Authority) baseURL(r *http.Request) string {
+	if a.publicURL != "" {
+		return a.publicURL
+	}
+	u := url.URL{Scheme: "http", Host: r.Host}
+	if r.TLS != nil {
+		u.Scheme = "https"
+	}
+	if host, port, err := net.SplitHostPort(u.Host); err == nil && (port == "80" && r.TLS == nil || port == "443" && r.TLS != nil) {
+		u.Host = host
+	}
+	return u.String()
+}
