@@ -3,9 +3,7 @@
 // Standard input is {base, id, secret, jwk, token}. Fails where the library takes the answer for a failure. Prints what
 // introspection said of the token before and after, for the libraries and clients that can ask.
 import { readFileSync } from 'node:fs';
-import { webcrypto } from 'node:crypto';
 
-globalThis.crypto ??= webcrypto; // Node 18
 const { base, id, secret, jwk, token } = JSON.parse(readFileSync(0)), hint = { token_type_hint: 'access_token' };
 
 const importKey = async () => ({
@@ -37,10 +35,10 @@ const libraries = { // each gives revoke() and, where it can ask, active()
         await lib.introspectionRequest(as, client, auth, token, insecure))).active,
     };
   },
-  async 'simple-oauth2'(authorizationMethod) {
+  async 'simple-oauth2'(authorizationMethod, revokePath = '/oauth2/revoke') {
     const { ClientCredentials } = await import('simple-oauth2');
     const client = new ClientCredentials({
-      client: { id, secret }, auth: { tokenHost: base, revokePath: '/oauth2/revoke' }, options: { authorizationMethod },
+      client: { id, secret }, auth: { tokenHost: base, revokePath }, options: { authorizationMethod },
     });
     return { revoke: () => client.createToken({ access_token: token }).revoke('access_token') };
   },
