@@ -121,6 +121,10 @@ func TestClientMayHaveSeveralMethods(t *testing.T) {
 	if _, err := r.Authenticate(t.Context(), byName(SecretPost, "all", "s"), now); err != nil {
 		t.Error(err)
 	}
+	start(t, r)
+	if _, err := r.Authenticate(t.Context(), byAssertion(assertion(es256(), map[string]any{"iss": "all", "sub": "all"})), now); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestClaimedTellsKnownIDsAlone(t *testing.T) {

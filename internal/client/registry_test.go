@@ -164,6 +164,17 @@ func TestReplaceKeepsLoadedKeys(t *testing.T) {
 		if err := try(other(), "svc"); err != nil {
 			t.Errorf("a key from where it is: %v", err)
 		}
+		// So are other keys at hand.
+		if err := r.Replace([]Config{withKeys("svc", eddsa())}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := try(other(), "svc"); !errors.Is(err, ErrFailed) {
+			t.Errorf("a key that was at hand: %v", err)
+		}
+		if err := try(eddsa(), "svc"); err != nil {
+			t.Errorf("a key at hand: %v", err)
+		}
 		fetches := idp.Fetches.Load()
 		time.Sleep(time.Hour)
 		if got := idp.Fetches.Load(); got != fetches {
