@@ -31,6 +31,9 @@ type Log interface {
 	// caller is told to (503), and storing twice is harmless. Callers that arrive
 	// together may share a batch.
 	Append(ctx context.Context, revocations ...denylist.Revocation) (position uint64, err error)
+	// Find returns the revocations of exactly this issuer and selector that are live at
+	// now, oldest first: at most the newest so many, and whether there are more.
+	Find(ctx context.Context, issuer string, s denylist.Selector, now time.Time, most int) (found []Stored, more bool, err error)
 	// Page returns an encoded log page ([wire.AppendPage]) after a position, its
 	// heartbeat signed with the nonce. Where the log ends there, it waits up to wait
 	// for the log to grow and then answers with what there is, be it only the
@@ -44,6 +47,12 @@ type Log interface {
 	Discovery() (wire.Discovery, error)
 	// Ready returns why Append would fail now, or nil. It answers from memory.
 	Ready() error
+}
+
+// Stored is a revocation at its position in the log.
+type Stored struct {
+	Position uint64
+	denylist.Revocation
 }
 
 // Tokens reads a presented token: its form, signature and issuer, not whether it
@@ -97,6 +106,10 @@ type Config struct {
 	Tokens  Tokens
 	Issuers []Issuer
 	Clients *client.Registry
+	// Transmitters are those who may say, beside clients, that tokens are over, and Events
+	// reads what they sign. Both or none.
+	Transmitters []Transmitter
+	Events       Tokens
 	// Opaque tokens are refused, unless it says otherwise.
 	Opaque Opaque
 	// PublicURL is what clients call the authority by, without a slash at its end.
@@ -126,6 +139,9 @@ type Authority struct {
 	issuers       map[string]Issuer
 	opaque        Opaque
 	relays        *relays
+	transmitters  map[string]transmitter
+	events        Tokens
+	replay        *token.Replay
 	clients       *client.Registry
 	publicURL     string
 	speaksRFC7009 bool
@@ -150,12 +166,17 @@ func New(c Config) (*Authority, error) {
 	if c.Opaque, err = c.Opaque.check(issuers); err != nil {
 		return nil, err
 	}
+	transmitters, err := checkTransmitters(c.Transmitters, issuers)
+	if err != nil {
+		return nil, err
+	}
 	chosen, err := chooseDialects(c.Dialects, c.Mounts)
 	if err != nil {
 		return nil, err
 	}
 	a := &Authority{
 		log: c.Log, list: c.List, tokens: c.Tokens, issuers: issuers, opaque: c.Opaque, relays: newRelays(issuers),
+		transmitters: transmitters, events: c.Events, replay: token.NewReplay(maxReplays),
 		clients: c.Clients, publicURL: c.PublicURL,
 		logger: c.Logger, now: c.Now, mux: http.NewServeMux(),
 	}

@@ -62,6 +62,15 @@ func (l *fakeLog) Append(ctx context.Context, revocations ...denylist.Revocation
 	return uint64(len(l.stored)), nil
 }
 
+func (l *fakeLog) Find(_ context.Context, issuer string, s denylist.Selector, _ time.Time, most int) (found []Stored, more bool, err error) {
+	for i, r := range l.all() {
+		if r.Issuer == issuer && r.Selector.String() == s.String() {
+			found = append(found, Stored{uint64(i + 1), r})
+		}
+	}
+	return found[max(0, len(found)-most):], len(found) > most, l.err
+}
+
 func (l *fakeLog) Page(ctx context.Context, after uint64, wait time.Duration, nonce string) ([]byte, error) {
 	return l.page(ctx, after, wait, nonce)
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/revcast/revcast/internal/event"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
@@ -69,6 +70,8 @@ type outcome struct {
 	retry    time.Duration // after which a limited client may come again
 	// challenge: see [client.Credentials].
 	challenge bool
+	// event is why an identity provider's token was refused, where it was.
+	event *event.Error
 	// relayed is a provider's own answer, to be given as it is.
 	relayed *relayedAnswer
 }

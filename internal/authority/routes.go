@@ -12,10 +12,12 @@ import (
 	"github.com/revcast/revcast/internal/wire"
 )
 
-// route is what one path answers. A GET route answers HEAD too.
+// route is what one path answers. A GET route answers HEAD too. get, where it is set,
+// answers GET beside method.
 type route struct {
 	method, path string
 	handle       http.HandlerFunc
+	get          http.HandlerFunc
 }
 
 const openAPIPath = "/openapi.yaml"
@@ -23,15 +25,18 @@ const openAPIPath = "/openapi.yaml"
 // mount errs where two places are the same.
 func (a *Authority) mount(chosen []spoken, registry *prometheus.Registry) (err error) {
 	routes := []route{
-		{http.MethodPost, "/v1/revocations", a.serveRevocations},
-		{http.MethodGet, metadataPath, a.serveMetadata},
-		{http.MethodGet, openAPIPath, serveOpenAPI},
-		{http.MethodGet, wire.DiscoveryPath, a.serveDiscovery},
-		{http.MethodGet, wire.SnapshotPath, a.serveSnapshot},
-		{http.MethodGet, wire.LogPath, a.serveLog},
-		{http.MethodGet, "/healthz", a.serveHealth},
-		{http.MethodGet, "/readyz", a.serveReady},
-		{http.MethodGet, "/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP},
+		{http.MethodPost, "/v1/revocations", a.serveRevocations, a.serveQuestion},
+		{http.MethodPost, logoutPath, a.serveLogout, nil},
+		{http.MethodPost, eventsPath, a.serveEvents, nil},
+		{http.MethodPost, globalPath, a.serveGlobal, nil},
+		{http.MethodGet, metadataPath, a.serveMetadata, nil},
+		{http.MethodGet, openAPIPath, serveOpenAPI, nil},
+		{http.MethodGet, wire.DiscoveryPath, a.serveDiscovery, nil},
+		{http.MethodGet, wire.SnapshotPath, a.serveSnapshot, nil},
+		{http.MethodGet, wire.LogPath, a.serveLog, nil},
+		{http.MethodGet, "/healthz", a.serveHealth, nil},
+		{http.MethodGet, "/readyz", a.serveReady, nil},
+		{http.MethodGet, "/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP, nil},
 	}
 	defer func() {
 		if said := recover(); said != nil { // how ServeMux says that two patterns conflict
@@ -48,11 +53,11 @@ func (a *Authority) mount(chosen []spoken, registry *prometheus.Registry) (err e
 	})
 	for _, s := range chosen {
 		for _, path := range s.revoke {
-			r := route{http.MethodPost, s.at(path), a.serveRevoke(s.dialect)}
+			r := route{http.MethodPost, s.at(path), a.serveRevoke(s.dialect), nil}
 			a.mux.Handle(r.path, browsers.Handler(a.counted(r.path, r.serve)))
 		}
 		for _, path := range s.introspect {
-			r := route{http.MethodPost, s.at(path), a.serveIntrospection(s.dialect)}
+			r := route{http.MethodPost, s.at(path), a.serveIntrospection(s.dialect), nil}
 			a.mux.Handle(r.path, browsers.Handler(a.counted(r.path, r.serve)))
 		}
 	}
@@ -65,13 +70,21 @@ func (a *Authority) mount(chosen []spoken, registry *prometheus.Registry) (err e
 }
 
 func (r route) serve(w http.ResponseWriter, q *http.Request) {
-	if q.Method == r.method || q.Method == http.MethodHead && r.method == http.MethodGet {
+	read := q.Method == http.MethodGet || q.Method == http.MethodHead
+	switch {
+	case q.Method == r.method || read && r.method == http.MethodGet:
 		r.handle(w, q)
+		return
+	case read && r.get != nil:
+		r.get(w, q)
 		return
 	}
 	allow := r.method
-	if allow == http.MethodGet {
+	if r.method == http.MethodGet || r.get != nil {
 		allow = strings.Join([]string{http.MethodGet, http.MethodHead}, ", ")
+		if r.get != nil {
+			allow += ", " + r.method
+		}
 	}
 	w.Header().Set("Allow", allow)
 	writeError(w, http.StatusMethodNotAllowed, "invalid_request", "this path answers "+allow)

@@ -20,4 +20,7 @@
 //     not by the counts they claim.
 //   - A snapshot's sections are canonical: the same entries are the same bytes.
 //   - A message is read in one way: encoding what was decoded gives the same entries.
+//   - An entry is written in one way: those of an issuer and a selector begin with the
+//     same bytes ([EntryPrefix]), whichever release wrote them. A decoder must not rely
+//     on it; who searches a log that our own key signed may.
 package wire

@@ -105,25 +105,13 @@ func EncodeEntry(r denylist.Revocation) ([]byte, error) {
 		return nil, err
 	}
 	// By hand, since revoke calls wait for it: what entryJSON would become, in the same order.
-	b := make([]byte, 0, 256)
-	var err error
+	b, err := appendEntryPrefix(make([]byte, 0, 256), r.Issuer, r.Selector)
 	quote := func(name, value string) {
 		var failed error
 		b = append(b, name...)
 		b, failed = jsontext.AppendQuote(b, value)
 		err = cmp.Or(err, failed)
 	}
-	quote(`{"iss":`, r.Issuer)
-	separator := `,"sel":{`
-	if len(r.Selector.Pairs()) == 0 {
-		b = append(b, separator...)
-	}
-	for _, p := range r.Selector.Pairs() {
-		quote(separator, p.Claim)
-		quote(":", p.Value)
-		separator = ","
-	}
-	b = append(b, '}')
 	if !r.IssuedBefore.IsZero() {
 		b = strconv.AppendInt(append(b, `,"issued_before":`...), r.IssuedBefore.Unix(), 10)
 	}
@@ -137,6 +125,32 @@ func EncodeEntry(r denylist.Revocation) ([]byte, error) {
 	}
 	if r.Reason != "" {
 		quote(`,"reason":`, r.Reason)
+	}
+	return append(b, '}'), err
+}
+
+// EntryPrefix returns the bytes that every encoded entry of this issuer and selector
+// begins with, and none of another: what travels can be searched for them, and need
+// not be decoded where it lacks them. Nothing inside a JSON string can look like them.
+func EntryPrefix(issuer string, selector denylist.Selector) ([]byte, error) {
+	b, err := appendEntryPrefix(nil, issuer, selector)
+	if err != nil {
+		return nil, fmt.Errorf("spell an issuer and a selector: %w", err)
+	}
+	return b, nil
+}
+
+func appendEntryPrefix(b []byte, issuer string, selector denylist.Selector) ([]byte, error) {
+	b, err := jsontext.AppendQuote(append(b, `{"iss":`...), issuer)
+	b = append(b, `,"sel":{`...)
+	for i, p := range selector.Pairs() {
+		var badName, badValue error
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b, badName = jsontext.AppendQuote(b, p.Claim)
+		b, badValue = jsontext.AppendQuote(append(b, ':'), p.Value)
+		err = cmp.Or(err, badName, badValue)
 	}
 	return append(b, '}'), err
 }

@@ -1,12 +1,16 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/revcast/revcast/pkg/denylist"
 )
@@ -92,6 +96,102 @@ func TestEncodeEntryRefusesWhatABatchMayNotHold(t *testing.T) {
 	r.IssuedBefore = time.Time{}
 	if b, err := EncodeEntry(r); err == nil {
 		t.Errorf("encoded %s", b)
+	}
+}
+
+// A search of the log that missed an entry would call a revoked token not revoked.
+func TestEntryPrefixIsWhatEntriesOfItsIssuerAndSelectorBeginWith(t *testing.T) {
+	pieces := []string{`"`, `\`, `\"`, "{", "}", ",", ":", `{"iss":`, `,"sel":{`, "\x00", "\x01", "\b", "\t", "\n", "\f", "\r", "\x1f", "\x7f",
+		"<", ">", "&", "/", "\u2028", "\u2029", "\ufeff", "\ufffd", "é", "e\u0301", "😀", "alice", "a", "b", "%", "u0061", `\u0061`}
+	random := rand.New(rand.NewPCG(1, 2))
+	text := func(least int) (s string) {
+		for range least + random.IntN(4) {
+			s += pieces[random.IntN(len(pieces))]
+		}
+		return s
+	}
+	made := func() denylist.Revocation {
+		pairs := map[string]string{}
+		for range random.IntN(4) {
+			pairs["n"+strings.ReplaceAll(text(0), "\x00", "")] = text(1)
+		}
+		s, err := denylist.NewSelector(pairs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := denylist.Revocation{Issuer: text(1), Selector: s, Expires: testNow, At: testNow, By: text(0), Reason: text(0), IssuedBefore: testNow}
+		if prefix, err := EntryPrefix(r.Issuer, s); err != nil {
+			t.Fatal(err)
+		} else if random.IntN(2) == 0 && len(prefix) <= denylist.MaxNote { // what could be mistaken for it
+			r.Issuer, r.By, r.Reason = text(1), string(prefix), string(prefix)
+		}
+		return r
+	}
+	for range 2000 {
+		rs := []denylist.Revocation{made(), made(), made()}
+		rs[2].Selector, rs[0].By = rs[0].Selector, text(0)
+		batch := sealEntries(t, testNow, rs...)
+		for _, asked := range append(rs, made()) {
+			prefix, err := EntryPrefix(asked.Issuer, asked.Selector)
+			if err != nil {
+				t.Fatal(err)
+			}
+			held := false
+			for _, r := range rs {
+				same := r.Issuer == asked.Issuer && slices.Equal(r.Selector.Pairs(), asked.Selector.Pairs())
+				held = held || same
+				encoded, err := EncodeEntry(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if bytes.HasPrefix(encoded, prefix) != same || bytes.Contains(encoded, prefix) != same {
+					t.Fatalf("%q in %q: that they fit is %v", prefix, encoded, same)
+				}
+			}
+			if bytes.Contains(batch, prefix) != held {
+				t.Fatalf("%q in a batch of %+v: that it is there is %v", prefix, rs, held)
+			}
+		}
+	}
+}
+
+// Logs outlive releases: what an entry begins with can't change without breaking those
+// that search for it.
+func TestEntryPrefixIsSpelledAsItAlwaysWas(t *testing.T) {
+	for want, s := range map[string]denylist.Selector{
+		`{"iss":"https://idp.example","sel":{}`:                                        selector(),
+		`{"iss":"https://idp.example","sel":{"sub":"alice"}`:                           selector("sub", "alice"),
+		`{"iss":"https://idp.example","sel":{"client_id":"web","sub":"a"}`:             selector("sub", "a", "client_id", "web"),
+		`{"iss":"https://idp.example","sel":{"Z":"1","a":"2","é":"3"}`:                 selector("a", "2", "é", "3", "Z", "1"),
+		`{"iss":"https://idp.example","sel":{"a\"\\\u0001":"\u0000\b\t\n\f\r\u001f"}`:  selector("a\"\\\x01", "\x00\b\t\n\f\r\x1f"),
+		"{\"iss\":\"https://idp.example\",\"sel\":{\"a\":\"<>&/'\x7f\u2028\u2029é😀\"}": selector("a", "<>&/'\x7f\u2028\u2029é😀"),
+	} {
+		got, err := EntryPrefix("https://idp.example", s)
+		if err != nil || string(got) != want {
+			t.Errorf("%s, %v, not %s", got, err, want)
+		}
+	}
+	for i, r := range someEntries { // the first releases had the encoder do it
+		e := entryJSON{
+			Issuer: r.Issuer, Selector: map[string]string{}, Expires: r.Expires.Unix(), Exact: r.ExactExpiry,
+			At: new(r.At.UnixMicro()), By: r.By, Reason: r.Reason,
+		}
+		for _, p := range r.Selector.Pairs() {
+			e.Selector[p.Claim] = p.Value
+		}
+		if !r.IssuedBefore.IsZero() {
+			e.IssuedBefore = new(r.IssuedBefore.Unix())
+		}
+		want, err := json.Marshal(e, json.Deterministic(true))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := EncodeEntry(r); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("entry %d: %s, %v, not %s", i, got, err, want)
+		}
+	}
+	if b, err := EntryPrefix("\xff", selector()); err == nil {
+		t.Errorf("an issuer that is not UTF-8: %s", b)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/revcast/revcast/internal/authority"
 	"github.com/revcast/revcast/internal/config"
+	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
@@ -45,6 +46,11 @@ type Config struct {
 	// Clients are those who may revoke. Default none: an authority that only serves
 	// its log.
 	Clients []Client `yaml:"clients"`
+
+	// Transmitters are identity providers that may say that tokens are over: by security
+	// events (Shared Signals), pushed to /v1/events or fetched, and by global token
+	// revocation. Default none.
+	Transmitters []Transmitter `yaml:"transmitters"`
 
 	// Dialects are the revoke endpoints to serve at their own paths, by name. Default:
 	// all there are.
@@ -225,6 +231,31 @@ type Client struct {
 	MaxEntries int64 `yaml:"max_entries"`
 }
 
+// Transmitter is an identity provider that sends security events.
+type Transmitter struct {
+	// Issuer is the exact iss of what it signs.
+	Issuer string `yaml:"issuer"`
+	// JWKSURI is where its keys are.
+	JWKSURI string `yaml:"jwks_uri"`
+	// Algorithms pins its signature algorithms. Default [RS256, ES256].
+	Algorithms []string `yaml:"algorithms"`
+	// Audiences are what its events call this authority by: one of them must be in aud.
+	Audiences []string `yaml:"audiences"`
+	// Issuers are those of issuers about whose tokens it may speak. A subject that names
+	// none is of the first. Default: its own.
+	Issuers []string `yaml:"issuers"`
+	// PushTokenSHA256 is the hexadecimal SHA-256 of the bearer token that it shows when
+	// it pushes. Default none: its signature is enough.
+	PushTokenSHA256 string `yaml:"push_token_sha256"`
+	// PollURL is where its events are fetched (RFC 8936). Default none: it pushes.
+	PollURL string `yaml:"poll_url"`
+	// PollTokenFile holds the bearer token to show there. Default none.
+	PollTokenFile string `yaml:"poll_token_file"`
+}
+
+// Default sets the defaults.
+func (t *Transmitter) Default() { t.Algorithms = []string{"RS256", "ES256"} }
+
 const (
 	defaultListen     = "127.0.0.1:8700"
 	defaultNATSListen = "127.0.0.1:4222"
@@ -250,6 +281,12 @@ func (c Config) complete() Config {
 	}
 	if c.NATS.URL == "" && c.NATS.Listen == "" {
 		c.NATS.Listen = defaultNATSListen
+	}
+	c.Transmitters = slices.Clone(c.Transmitters)
+	for i, t := range c.Transmitters {
+		if len(t.Issuers) == 0 {
+			c.Transmitters[i].Issuers = []string{t.Issuer}
+		}
 	}
 	return c
 }
@@ -329,6 +366,23 @@ func (c Config) check() error {
 		}
 		if slices.ContainsFunc(c.Issuers[:i], func(o Issuer) bool { return o.Issuer.Issuer == issuer.Issuer.Issuer }) {
 			return config.Errorf(key+".issuer", "%q is there twice", issuer.Issuer.Issuer)
+		}
+	}
+	for i, t := range c.Transmitters {
+		key := fmt.Sprintf("transmitters[%d]", i)
+		// It has the checks of an issuer, and none of its times.
+		if err := config.Check(
+			config.Required(key+".issuer", t.Issuer), config.HTTPURL(key+".jwks_uri", t.JWKSURI),
+			config.Each(key+".algorithms", t.Algorithms, func(key, v string) error { return config.OneOf(key, v, token.Algorithms()...) }),
+		); err != nil {
+			return err
+		}
+		if t.PollURL != "" {
+			if err := config.HTTPURL(key+".poll_url", t.PollURL); err != nil {
+				return err
+			}
+		} else if t.PollTokenFile != "" {
+			return config.Errorf(key+".poll_token_file", "needs poll_url")
 		}
 	}
 	return nil

@@ -84,6 +84,7 @@ func TestHelpNamesEveryKeyAndFlag(t *testing.T) {
 		}
 	}
 	names := append(config.Keys(Config{}), config.Keys(Issuer{})...)
+	names = append(names, config.Keys(Transmitter{})...)
 	for _, key := range append(names, config.Keys(Client{})...) {
 		leaf := key[strings.LastIndexByte(key, '.')+1:]
 		if !regexp.MustCompile(`(?m)[ {]`+leaf+`:`).MatchString(" "+help) && !strings.Contains(help, "\n  "+leaf+":") {

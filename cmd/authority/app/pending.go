@@ -23,6 +23,20 @@ func (p *pendingLog) Append(ctx context.Context, revocations ...denylist.Revocat
 	return 0, authority.ErrOpening
 }
 
+func (p *pendingLog) Find(
+	ctx context.Context, issuer string, s denylist.Selector, now time.Time, most int,
+) (stored []authority.Stored, more bool, err error) {
+	log := p.open.Load()
+	if log == nil {
+		return nil, false, authority.ErrOpening
+	}
+	found, more, err := log.Find(ctx, issuer, s, now, most)
+	for _, f := range found {
+		stored = append(stored, authority.Stored(f))
+	}
+	return stored, more, err
+}
+
 func (p *pendingLog) Page(ctx context.Context, after uint64, wait time.Duration, nonce string) ([]byte, error) {
 	if log := p.open.Load(); log != nil {
 		return log.Page(ctx, after, wait, nonce)

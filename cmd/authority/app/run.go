@@ -19,6 +19,7 @@ import (
 	"github.com/revcast/revcast/internal/broadcast"
 	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/config"
+	"github.com/revcast/revcast/internal/event"
 	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/pkg/denylist"
 )
@@ -79,6 +80,16 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	defer stop()
 	var running sync.WaitGroup
 	running.Go(func() { parts.reader.Run(ctx) })
+	if parts.events != nil {
+		running.Go(func() { parts.events.Run(ctx) })
+	}
+	for _, p := range parts.pollers {
+		running.Go(func() {
+			if untilReady(ctx, log) { // what is fetched before can't be stored
+				p.Run(ctx)
+			}
+		})
+	}
 	running.Go(func() { parts.clients.Run(ctx) })
 	running.Go(func() { parts.reloader.run(ctx) })
 	running.Go(func() { keepQuotas(ctx, filepath.Join(cfg.DataDir, "quotas.json"), parts.clients, o.Logger) })
@@ -135,6 +146,8 @@ func untilReady(ctx context.Context, log *pendingLog) bool {
 // parts are what needs neither network nor data directory to be made.
 type parts struct {
 	reader   *token.Reader
+	events   *token.Reader // of transmitters; nil where there are none
+	pollers  []*event.Poller
 	clients  *client.Registry
 	tls      *certificates
 	reloader *reloader
@@ -160,6 +173,14 @@ func assemble(cfg Config, log *pendingLog, list *denylist.List, o Options) (p pa
 	if p.reader, err = token.NewReader(readers, nil, o.Logger, token.ForRevoking()); err != nil {
 		return p, config.Errorf("", "%v", err)
 	}
+	var events authority.Tokens
+	var transmitters []authority.Transmitter
+	if len(cfg.Transmitters) > 0 {
+		if p.events, transmitters, err = transmittersOf(cfg.Transmitters, o.Logger); err != nil {
+			return p, err
+		}
+		events = p.events
+	}
 	clients, err := clientConfigs(cfg.Clients)
 	if err != nil {
 		return p, err
@@ -183,11 +204,17 @@ func assemble(cfg Config, log *pendingLog, list *denylist.List, o Options) (p pa
 	}
 	p.face, err = authority.New(authority.Config{
 		Log: log, List: list, Tokens: p.reader, Issuers: issuers, Clients: p.clients, Opaque: authority.Opaque(cfg.OpaqueTokens),
+		Transmitters: transmitters, Events: events,
 		PublicURL: cfg.PublicURL, Dialects: cfg.Dialects, Mounts: mounts,
 		Logger: o.Logger, Registry: registry, Version: cli.Version(),
 	})
 	if err != nil {
 		return p, config.Errorf("", "%v", err)
+	}
+	for _, t := range cfg.Transmitters {
+		if t.PollURL != "" {
+			p.pollers = append(p.pollers, t.poller(p.face, o.Logger))
+		}
 	}
 	return p, nil
 }

@@ -1,0 +1,45 @@
+package app
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/revcast/revcast/internal/authority"
+	"github.com/revcast/revcast/internal/config"
+	"github.com/revcast/revcast/internal/event"
+	"github.com/revcast/revcast/internal/token"
+)
+
+func transmittersOf(list []Transmitter, logger *slog.Logger) (*token.Reader, []authority.Transmitter, error) {
+	var signers []token.Issuer
+	var all []authority.Transmitter
+	for _, t := range list {
+		signers = append(signers, token.Issuer{Issuer: t.Issuer, JWKSURI: t.JWKSURI, Algorithms: t.Algorithms})
+		all = append(all, authority.Transmitter{
+			Issuer: t.Issuer, Audiences: t.Audiences, Issuers: t.Issuers, PushTokenSHA256: t.PushTokenSHA256,
+		})
+	}
+	reader, err := token.NewReader(signers, nil, logger)
+	if err != nil {
+		return nil, nil, config.Errorf("transmitters", "%v", err)
+	}
+	return reader, all, nil
+}
+
+// poller fetches a transmitter's events. Its token is read for each poll, so that it
+// can be changed.
+func (t Transmitter) poller(face *authority.Authority, logger *slog.Logger) *event.Poller {
+	p := &event.Poller{URL: t.PollURL, Handle: face.TakeEvent, Logger: logger.With("transmitter", t.Issuer)}
+	if t.PollTokenFile != "" {
+		p.Token = func() (string, error) {
+			b, err := os.ReadFile(t.PollTokenFile)
+			if err != nil {
+				return "", fmt.Errorf("read poll_token_file: %w", err)
+			}
+			return strings.TrimSpace(string(b)), nil
+		}
+	}
+	return p
+}

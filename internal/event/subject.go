@@ -1,0 +1,307 @@
+package event
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/revcast/revcast/pkg/denylist"
+)
+
+// Rules say about whose tokens a transmitter may speak.
+type Rules struct {
+	Audiences []string // what aud must hold one of; of no meaning for a [GlobalRevocation]
+	Issuers   []string // of the tokens that the transmitter may speak about
+	// DefaultIssuer is whose subjects are meant where they name no issuer. It may be
+	// left empty where there is just one.
+	DefaultIssuer string
+	// TokensCarrySID has the issuers whose access tokens have sid.
+	TokensCarrySID map[string]bool
+}
+
+// maxIdentifiers bounds what one subject can stand for.
+const maxIdentifiers = 16
+
+// target is what a subject means: an Over without its time and reason.
+type target struct {
+	issuer   string
+	selector denylist.Selector
+}
+
+// identity is a subject of an issuer.
+type identity struct{ issuer, sub string }
+
+// issuer returns the issuer that a subject names, if the transmitter may speak about
+// it; for "", the default one.
+func (r Rules) issuer(named string) (string, error) {
+	switch {
+	case named != "" && !slices.Contains(r.Issuers, named):
+		return "", refuse(AccessDenied, "the subject is of an issuer that the transmitter may not speak about")
+	case named != "":
+		return named, nil
+	case slices.Contains(r.Issuers, r.DefaultIssuer):
+		return r.DefaultIssuer, nil
+	case r.DefaultIssuer == "" && len(r.Issuers) == 1:
+		return r.Issuers[0], nil
+	}
+	return "", unmappable("the subject names no issuer, and there is more than one")
+}
+
+// formats has the members of each format that is mapped, all of them required. RFC
+// 9493 section 3 allows no others.
+var formats = map[string][]string{
+	"iss_sub": {"iss", "sub"},
+	"opaque":  {"id"},
+	"jwt_id":  {"iss", "jti"},
+}
+
+// identifier reads a Subject Identifier: its format and, for those in formats, its
+// members.
+func identifier(v any) (format string, members map[string]string, err error) {
+	o, ok := v.(map[string]any)
+	if !ok {
+		return "", nil, malformed("a subject is not an object")
+	}
+	if format, ok = o["format"].(string); !ok || format == "" {
+		return "", nil, malformed("a subject has no format")
+	}
+	names, ok := formats[format]
+	if !ok {
+		return format, nil, nil
+	}
+	members = make(map[string]string, len(names))
+	for _, name := range names {
+		if members[name], ok = o[name].(string); !ok || members[name] == "" {
+			return "", nil, malformed("%s of a subject of format %s must be a string with something in it", name, format)
+		}
+	}
+	if len(o) != 1+len(names) {
+		return "", nil, malformed("a subject of format %s has members that the format does not", format)
+	}
+	return format, members, nil
+}
+
+// targets returns what a subject means, as the package's table has it. session tells
+// an event about a session from one about an account.
+func (r Rules) targets(subject any, session bool) ([]target, error) {
+	format, members, err := identifier(subject)
+	if err != nil {
+		return nil, err
+	}
+	switch format {
+	case "complex":
+		return r.complex(subject.(map[string]any), session)
+	case "aliases":
+		return r.aliases(subject.(map[string]any), func(one any) ([]target, error) {
+			format, members, err := identifier(one)
+			if err != nil {
+				return nil, err
+			}
+			return r.simple(format, members, session)
+		})
+	}
+	return r.simple(format, members, session)
+}
+
+// simple returns what a subject of one of formats means.
+func (r Rules) simple(format string, members map[string]string, session bool) ([]target, error) {
+	if members == nil {
+		return nil, unmappable("no token shows whether it belongs to a subject of this format")
+	}
+	issuer, err := r.issuer(members["iss"])
+	if err != nil {
+		return nil, err
+	}
+	switch format {
+	case "iss_sub":
+		return one(issuer, denylist.Sub, members["sub"])
+	case "jwt_id":
+		return one(issuer, denylist.JTI, members["jti"])
+	}
+	sub, err := one(issuer, denylist.Sub, members["id"])
+	if err != nil || !session {
+		return sub, err
+	}
+	sid, err := one(issuer, denylist.SID, members["id"])
+	return append(sid, sub...), err
+}
+
+func one(issuer, claim, value string) ([]target, error) {
+	s, err := selector(map[string]string{claim: value})
+	if err != nil {
+		return nil, err
+	}
+	return []target{{issuer, s}}, nil
+}
+
+// aliases returns what the identifiers mean that can be mapped. They are one principal
+// by several names, so one that can't is no loss; a malformed one spoils them all.
+func (r Rules) aliases(subject map[string]any, each func(any) ([]target, error)) ([]target, error) {
+	all, ok := subject["identifiers"].([]any)
+	switch {
+	case !ok || len(all) == 0:
+		return nil, malformed("identifiers of a subject of format aliases must be an array with something in it")
+	case len(subject) != 2:
+		return nil, malformed("a subject of format aliases has members that the format does not")
+	case len(all) > maxIdentifiers:
+		return nil, malformed("a subject has more than %d identifiers", maxIdentifiers)
+	}
+	var found []target
+	var first error
+	for _, v := range all {
+		if o, ok := v.(map[string]any); ok && o["format"] == "aliases" {
+			return nil, malformed("aliases among the identifiers of aliases")
+		}
+		t, err := each(v)
+		if isMalformed(err) {
+			return nil, err
+		}
+		if err != nil && first == nil {
+			first = err
+		}
+		found = append(found, t...)
+	}
+	if len(found) == 0 {
+		return nil, first
+	}
+	return found, nil
+}
+
+func isMalformed(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Code == InvalidRequest && !e.Unmappable
+}
+
+func isDenied(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && e.Code == AccessDenied
+}
+
+// complex returns what a complex subject of Shared Signals means.
+func (r Rules) complex(subject map[string]any, session bool) ([]target, error) {
+	for name, v := range subject {
+		if name == "format" {
+			continue
+		}
+		if _, _, err := identifier(v); err != nil {
+			return nil, err
+		}
+	}
+	users, userErr := r.users(subject)
+	if isMalformed(userErr) || isDenied(userErr) { // whose session would it be?
+		return nil, userErr
+	}
+	var homes []string // the session is the user's, so its issuer is one of the user's
+	for _, u := range users {
+		if !slices.Contains(homes, u.issuer) {
+			homes = append(homes, u.issuer)
+		}
+	}
+	sessions, whole, sessionErr := r.session(subject, homes)
+	if isMalformed(sessionErr) {
+		return nil, sessionErr
+	}
+	_, hasUser := subject["user"]
+	switch {
+	case session && len(sessions) > 0 && whole:
+		return sessions, nil
+	case hasUser && userErr != nil:
+		return nil, userErr
+	case !hasUser && len(sessions) > 0:
+		return sessions, nil
+	case !hasUser && sessionErr != nil:
+		return nil, sessionErr
+	case !hasUser:
+		return nil, unmappable("a complex subject without user and session: no token shows whether it belongs to it")
+	}
+	client := ""
+	if v, ok := subject["application"]; ok {
+		if format, members, _ := identifier(v); format == "opaque" {
+			client = members["id"]
+		}
+	}
+	all := sessions
+	for _, u := range users {
+		pairs := map[string]string{denylist.Sub: u.sub}
+		if client != "" {
+			pairs[denylist.ClientID] = client
+		}
+		s, err := selector(pairs)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, target{u.issuer, s})
+	}
+	return all, nil
+}
+
+// users returns who the user of a complex subject is.
+func (r Rules) users(subject map[string]any) ([]identity, error) {
+	v, ok := subject["user"]
+	if !ok {
+		return nil, nil
+	}
+	var found []identity
+	each := func(v any) ([]target, error) {
+		format, members, err := identifier(v)
+		if err != nil {
+			return nil, err
+		}
+		if format != "iss_sub" && format != "opaque" {
+			return nil, unmappable("no token shows whether it belongs to a user of this format")
+		}
+		issuer, err := r.issuer(members["iss"])
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, identity{issuer, members["sub"] + members["id"]}) // the format has one of them
+		return make([]target, 1), nil
+	}
+	var err error
+	if o := v.(map[string]any); o["format"] == "aliases" {
+		_, err = r.aliases(o, each)
+	} else {
+		_, err = each(v)
+	}
+	return found, err
+}
+
+// session returns what the session of a complex subject is, and whether that covers
+// all of its tokens. An opaque one is of any of homes, or else of the default issuer.
+func (r Rules) session(subject map[string]any, homes []string) (found []target, whole bool, err error) {
+	v, ok := subject["session"]
+	if !ok {
+		return nil, false, nil
+	}
+	format, members, err := identifier(v)
+	if err != nil {
+		return nil, false, err
+	}
+	switch format {
+	case "opaque":
+		if len(homes) == 0 {
+			issuer, err := r.issuer("")
+			if err != nil {
+				return nil, false, err
+			}
+			homes = []string{issuer}
+		}
+		whole = true
+		for _, issuer := range homes {
+			sid, err := one(issuer, denylist.SID, members["id"])
+			if err != nil {
+				return nil, false, err
+			}
+			found = append(found, sid...)
+			whole = whole && r.TokensCarrySID[issuer]
+		}
+		return found, whole, nil
+	case "jwt_id":
+		issuer, err := r.issuer(members["iss"])
+		if err != nil {
+			return nil, false, err
+		}
+		found, err = one(issuer, denylist.JTI, members["jti"])
+		return found, false, err
+	}
+	return nil, false, unmappable("no token shows whether it belongs to a session of this format")
+}
