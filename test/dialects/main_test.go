@@ -2,6 +2,7 @@ package dialects
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,7 +42,7 @@ var dialects = []dialect{
 	{name: "voucherify", system: "Voucherify"},
 }
 
-// clients are who calls. The last ones have the ids, and where there is one the
+// clients are who calls, beside [keyed]. The last ones have the ids, and where there is one the
 // secret, that the vendors' pages show.
 var clients = []harness.Client{
 	{ID: "web", Secret: "web-secret"},
@@ -61,6 +64,7 @@ const (
 type world struct {
 	issuer, forger, elsewhere *harness.Issuer
 	authorities               map[string]*authority
+	clientKey                 *ecdsa.PrivateKey
 	tags                      []string // of all fixtures: in each jti and each sub
 }
 
@@ -68,6 +72,12 @@ func newWorld(t *testing.T) *world {
 	w := &world{
 		issuer: harness.NewIssuer(t), forger: harness.NewIssuer(t), elsewhere: harness.NewIssuer(t),
 		authorities: map[string]*authority{},
+	}
+	var jwks []byte
+	w.clientKey, jwks = newClientKey(t)
+	jwksFile := filepath.Join(t.TempDir(), "jwks.json")
+	if err := os.WriteFile(jwksFile, jwks, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	for _, name := range []string{"plain", "opaque"} {
 		w.authorities[name] = &authority{Process: harness.StartAuthority(t, harness.AuthorityOptions{
@@ -80,6 +90,9 @@ func newWorld(t *testing.T) *world {
 				}
 				config["mounts"] = mounts
 				config["public_url"] = "https://revcast.example"
+				config["clients"] = append(config["clients"].([]any), map[string]any{
+					"id": keyed, "auth": []string{"private_key_jwt"}, "jwks_file": jwksFile,
+				})
 				config["issuers"].([]any)[0].(map[string]any)["max_token_lifetime"] = tokenLifetime.String()
 				for _, c := range config["clients"].([]any) {
 					switch c := c.(map[string]any); c["id"] {

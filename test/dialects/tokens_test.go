@@ -1,13 +1,18 @@
 package dialects
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/base64"
+	"fmt"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/revcast/revcast/pkg/denylist"
 	"github.com/revcast/revcast/test/harness"
@@ -38,6 +43,7 @@ var tokens = map[string]token{
 	"odd":          {client: "odd/1", left: time.Hour, live: true},
 	"foreign":      {client: "other", left: time.Hour, live: true},
 	"public":       {client: "spa", left: time.Hour, live: true},
+	"keyed":        {client: keyed, left: time.Hour, live: true},
 	"nobodys":      {left: time.Hour, live: true},
 	"just-expired": {client: "web", left: -14 * time.Minute, user: "dave"},
 	"expired":      {client: "web", left: -16 * time.Minute, user: "dave"},
@@ -118,6 +124,39 @@ func (f *fixture) token(name string) string {
 	return raw
 }
 
+// keyed is a client that signs assertions (RFC 7523).
+const keyed = "keyed"
+
+// newClientKey makes the key of that client, and its public half as a JWK Set.
+func newClientKey(t *testing.T) (key *ecdsa.PrivateKey, jwks []byte) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point, err := key.PublicKey.Bytes() // 4, then x, then y
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := base64.RawURLEncoding.EncodeToString
+	return key, fmt.Appendf(nil, `{"keys":[{"kty":"EC","crv":"P-256","alg":"ES256","x":%q,"y":%q}]}`, text(point[1:33]), text(point[33:]))
+}
+
+// assertion is one for an audience: the same as often as a case names it.
+func (f *fixture) assertion(audience string) string {
+	name := "assertion for " + audience
+	if f.made[name] == "" {
+		signed, err := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
+			"iss": keyed, "sub": keyed, "aud": audience, "jti": f.jti(name), "iat": f.now.Unix(), "exp": f.now.Add(time.Minute).Unix(),
+		}).SignedString(f.world.clientKey)
+		if err != nil {
+			panic(err) // the key is made for it
+		}
+		f.made[name] = signed
+	}
+	return f.made[name]
+}
+
 var placeholder = regexp.MustCompile(`\{\{(\w+)(?: ([^}]*))?\}\}`)
 
 // placeholders are what may stand in a case between {{ and }}.
@@ -128,6 +167,8 @@ var placeholders = map[string]func(f *fixture, argument string) string{
 	"exp":   func(f *fixture, name string) string { return strconv.FormatInt(f.exp(name), 10) },
 	"iat":   func(f *fixture, name string) string { return strconv.FormatInt(f.iat(name), 10) },
 	"iss":   func(f *fixture, _ string) string { return f.world.issuer.Issuer },
+	// assertion is one of the client keyed, for an audience.
+	"assertion": (*fixture).assertion,
 	// base64 is for the Authorization header.
 	"base64": func(_ *fixture, text string) string { return base64.StdEncoding.EncodeToString([]byte(text)) },
 	// fill is that many letters.
