@@ -31,6 +31,8 @@ type Log interface {
 	// caller is told to (503), and storing twice is harmless. Callers that arrive
 	// together may share a batch.
 	Append(ctx context.Context, revocations ...denylist.Revocation) (position uint64, err error)
+	// Settle waits a moment for the list to hold what Append has stored so far.
+	Settle(ctx context.Context)
 	// Find returns the revocations of exactly this issuer and selector that are live at
 	// now, oldest first: at most the newest so many, and whether there are more.
 	Find(ctx context.Context, issuer string, s denylist.Selector, now time.Time, most int) (found []Stored, more bool, err error)

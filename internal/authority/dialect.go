@@ -17,6 +17,7 @@ type dialect struct {
 	token              string   // the parameter that holds the token
 	hints              []string // parameters that say what kind it is: the first with a value counts
 	user               bool     // the token stands for its user
+	asksBefore         bool     // its answer tells whether the token was revoked before
 	// caller reads who calls, or says why it can't.
 	caller func(*http.Request, form) (c caller, why string)
 	// answer writes the outcome of a revocation.
@@ -111,8 +112,8 @@ func (d dialect) read(w http.ResponseWriter, r *http.Request) (c command, o outc
 	if c.caller, why = d.caller(r, f); why != "" {
 		return command{}, refuse(badRequest, why), false
 	}
-	c.user, c.request = d.user, r
-	c.body = f.raw
+	c.user, c.asksBefore = d.user, d.asksBefore
+	c.request, c.body = r, f.raw
 	return c, outcome{}, true
 }
 

@@ -59,6 +59,7 @@ func (a *Authority) introspect(r *http.Request, who *client.Client, raw string, 
 	case who.Public() && owner.Value != who.ID(): // its id is no secret
 		return inactive, outcome{kind: notOwner}
 	default:
+		a.log.Settle(r.Context()) // who was just told that it is revoked must not hear otherwise
 		switch a.list.Check(t, now).Status {
 		case denylist.Revoked:
 			return inactive, outcome{kind: revoked}
@@ -66,9 +67,9 @@ func (a *Authority) introspect(r *http.Request, who *client.Client, raw string, 
 			return nil, refuse(unavailable, "whether the token is revoked can't be known now")
 		}
 	}
-	said := map[string]any{"active": true, "token_type": "Bearer"}
-	if cnf, _ := v.Values["cnf"].(map[string]any); cnf["jkt"] != nil {
-		said["token_type"] = "DPoP" // RFC 9449 section 6.2
+	said := map[string]any{"active": true}
+	if _, bound := v.Values["cnf"]; !bound { // RFC 7800: to a key, and so not to its bearer
+		said["token_type"] = "Bearer"
 	}
 	for _, name := range passedOn {
 		if value, ok := v.Values[name]; ok {

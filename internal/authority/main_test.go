@@ -62,6 +62,8 @@ func (l *fakeLog) Append(ctx context.Context, revocations ...denylist.Revocation
 	return uint64(len(l.stored)), nil
 }
 
+func (l *fakeLog) Settle(context.Context) {}
+
 func (l *fakeLog) Find(_ context.Context, issuer string, s denylist.Selector, _ time.Time, most int) (found []Stored, more bool, err error) {
 	for i, r := range l.all() {
 		if r.Issuer == issuer && r.Selector.String() == s.String() {

@@ -3,26 +3,22 @@ package authority
 import (
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
-
-	"github.com/revcast/revcast/internal/client"
-	"github.com/revcast/revcast/internal/token"
 )
 
 // metadata is RFC 8414's, for as much of an authorization server as this is.
 type metadata struct {
-	Issuer                string   `json:"issuer"`
-	ResponseTypes         []string `json:"response_types_supported"` // required, and there are none
-	GrantTypes            []string `json:"grant_types_supported"`    // without it, the default would be two
-	Revocation            string   `json:"revocation_endpoint,omitzero"`
-	RevocationMethods     []string `json:"revocation_endpoint_auth_methods_supported,omitzero"`
-	RevocationAlgorithms  []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitzero"`
-	Introspection         string   `json:"introspection_endpoint,omitzero"`
-	IntrospectMethods     []string `json:"introspection_endpoint_auth_methods_supported,omitzero"`
-	IntrospectAlgorithms  []string `json:"introspection_endpoint_auth_signing_alg_values_supported,omitzero"`
-	ServiceDocumentation  string   `json:"service_documentation,omitzero"`
-	GlobalTokenRevocation string   `json:"global_token_revocation_endpoint,omitzero"`
+	Issuer               string   `json:"issuer"`
+	ResponseTypes        []string `json:"response_types_supported"` // required, and there are none
+	GrantTypes           []string `json:"grant_types_supported"`    // without it, the default would be two
+	Revocation           string   `json:"revocation_endpoint,omitzero"`
+	RevocationMethods    []string `json:"revocation_endpoint_auth_methods_supported,omitzero"`
+	RevocationAlgorithms []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitzero"`
+	Introspection        string   `json:"introspection_endpoint,omitzero"`
+	IntrospectMethods    []string `json:"introspection_endpoint_auth_methods_supported,omitzero"`
+	IntrospectAlgorithms []string `json:"introspection_endpoint_auth_signing_alg_values_supported,omitzero"`
+	GlobalRevocation     string   `json:"global_token_revocation_endpoint,omitzero"`
+	ServiceDocumentation string   `json:"service_documentation"`
 }
 
 const metadataPath = "/.well-known/oauth-authorization-server"
@@ -31,13 +27,12 @@ func (a *Authority) serveMetadata(w http.ResponseWriter, r *http.Request) {
 	base := a.baseURL(r)
 	m := metadata{Issuer: base, ResponseTypes: []string{}, GrantTypes: []string{}, ServiceDocumentation: base + openAPIPath}
 	if a.speaksRFC7009 {
-		methods := a.clients.Methods()
-		var algorithms []string
-		if slices.Contains(methods, client.PrivateKeyJWT) {
-			algorithms = token.Algorithms()
-		}
+		methods, algorithms := a.clients.Methods(), a.clients.Algorithms()
 		m.Revocation, m.RevocationMethods, m.RevocationAlgorithms = base+rfc7009.revoke[0], methods, algorithms
 		m.Introspection, m.IntrospectMethods, m.IntrospectAlgorithms = base+rfc7009.introspect[0], methods, algorithms
+	}
+	if len(a.transmitters) > 0 && a.publicURL != "" {
+		m.GlobalRevocation = base + globalPath
 	}
 	writeJSON(w, http.StatusOK, m)
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/revcast/revcast/internal/client"
-	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/internal/token/tokentest"
 )
 
@@ -55,12 +54,9 @@ func TestMetadataNamesTheAuthority(t *testing.T) {
 // Metadata tells of the methods that some client has, and of no other.
 func TestMetadataMethods(t *testing.T) {
 	secret, public := client.Config{ID: "a", SecretSHA256: hash("a")}, client.Config{ID: "b", Auth: []string{client.None}}
-	keyed := client.Config{ID: "c", Auth: []string{client.PrivateKeyJWT}, JWKS: tokentest.Document(tokentest.NewKey("k", "ES256"))}
+	keyed := client.Config{ID: "c", Auth: []string{client.PrivateKeyJWT}, Algorithms: []string{"ES256", "RS256"}, JWKS: tokentest.Document(tokentest.NewKey("k", "ES256"))}
 	certified := client.Config{ID: "d", Auth: []string{client.TLSClientAuth}, TLSSANDNS: "d.example"}
-	var algorithms []any
-	for _, name := range token.Algorithms() {
-		algorithms = append(algorithms, name)
-	}
+	algorithms := []any{"RS256", "ES256"}
 	for _, c := range []struct {
 		clients    []client.Config
 		methods    any
@@ -86,6 +82,28 @@ func TestMetadataMethods(t *testing.T) {
 			if algs := got[endpoint+"_endpoint_auth_signing_alg_values_supported"]; !reflect.DeepEqual(algs, c.algorithms) {
 				t.Errorf("%d clients, %s: algorithms %v, want %v", len(c.clients), endpoint, algs, c.algorithms)
 			}
+		}
+	}
+}
+
+// A bearer token for global revocations is for a URL, so without one of ours there is
+// no place for them.
+func TestMetadataOfGlobalRevocation(t *testing.T) {
+	transmitters := []Transmitter{{Issuer: issuer, Audiences: []string{"revcast"}, Issuers: []string{issuer}}}
+	for _, c := range []struct {
+		public       string
+		transmitters []Transmitter
+		want         any
+	}{
+		{"https://revoke.example", transmitters, "https://revoke.example/global-token-revocation"},
+		{"", transmitters, nil},
+		{"https://revoke.example", nil, nil},
+	} {
+		a := newAuthority(t, &fakeLog{}, func(config *Config) {
+			config.PublicURL, config.Transmitters, config.Events = c.public, c.transmitters, fakeTokens{}
+		})
+		if got := checkJSON(t, get(a, metadataPath), 200, "")["global_token_revocation_endpoint"]; got != c.want {
+			t.Errorf("%q: %v", c.public, got)
 		}
 	}
 }

@@ -19,6 +19,8 @@ type command struct {
 	token  string
 	hint   string // token_type_hint: advice
 	user   bool   // the token stands for its user
+	// asksBefore: the outcome is to say whether the token was revoked already.
+	asksBefore bool
 	// request and body are for the provider that the command is relayed to.
 	request *http.Request
 	body    string
@@ -55,7 +57,7 @@ type revoker interface {
 func (a *Authority) revokeToken(ctx context.Context, who revoker, c command, now time.Time) outcome {
 	v, err := a.tokens.ReadAs(ctx, token.Revocable, c.token)
 	if errors.Is(err, token.ErrNotCompact) && a.opaque.Issuer != "" {
-		return a.revokeOpaque(ctx, who, c.token, now)
+		return a.revokeOpaque(ctx, who, c, now)
 	}
 	if err != nil {
 		return unread(err)
@@ -69,17 +71,21 @@ func (a *Authority) revokeToken(ctx context.Context, who revoker, c command, now
 	if !ok {
 		return o
 	}
-	before := a.isRevoked(v, now)
+	before := false
+	if c.asksBefore {
+		t, err := v.DenylistToken()
+		before = err == nil && a.isRevoked(ctx, t, now)
+	}
 	o = a.store(ctx, who, now, rs...)
-	o.before = before && o.kind == revoked
+	o.before = before
 	return o
 }
 
 // isRevoked reports whether a token is denied already. That is worth knowing and no
 // reason to store nothing: what denies it may end before the token does.
-func (a *Authority) isRevoked(v *token.Verified, now time.Time) bool {
-	t, err := v.DenylistToken()
-	return err == nil && a.list.Check(t, now).Status == denylist.Revoked
+func (a *Authority) isRevoked(ctx context.Context, t *denylist.Token, now time.Time) bool {
+	a.log.Settle(ctx)
+	return a.list.Check(t, now).Status == denylist.Revoked
 }
 
 // over decides what is over when a client presents a token. It is pure.
@@ -164,18 +170,21 @@ func (i Issuer) cutoff(now time.Time) time.Time { return now.Add(i.ClockSkew).Tr
 
 // revokeOpaque revokes a token that is no JWT by the digest of its bytes: nobody here
 // can tell whose it is, or whether it is one.
-func (a *Authority) revokeOpaque(ctx context.Context, who revoker, raw string, now time.Time) outcome {
-	if !token.IsOpaque(raw) {
+func (a *Authority) revokeOpaque(ctx context.Context, who revoker, c command, now time.Time) outcome {
+	if !token.IsOpaque(c.token) {
 		return refuse(unsupported, "neither a JWT in compact form nor an opaque token")
 	}
 	r := denylist.Revocation{
-		Issuer: a.opaque.Issuer, Selector: denylist.One(denylist.Fingerprint, denylist.FingerprintOf(raw)),
+		Issuer: a.opaque.Issuer, Selector: denylist.One(denylist.Fingerprint, denylist.FingerprintOf(c.token)),
 		Expires: now.Add(a.opaque.Lifetime).Truncate(time.Second), At: now, By: who.ID(), Reason: "opaque token presented for revocation",
 	}
-	t, err := denylist.NewToken(denylist.Claims{Issuer: r.Issuer, Expires: r.Expires, Fingerprint: denylist.FingerprintOf(raw)})
-	before := err == nil && a.list.Check(t, now).Status == denylist.Revoked
+	before := false
+	if c.asksBefore {
+		t, err := denylist.NewToken(denylist.Claims{Issuer: r.Issuer, Expires: r.Expires, Fingerprint: denylist.FingerprintOf(c.token)})
+		before = err == nil && a.isRevoked(ctx, t, now)
+	}
 	o := a.store(ctx, who, now, r)
-	o.before = before && o.kind == revoked
+	o.before = before
 	return o
 }
 

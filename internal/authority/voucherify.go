@@ -9,11 +9,12 @@ import (
 // voucherify is Voucherify's "Revoke OAuth 2.0 Token". Its client calls itself an
 // application and sends id and secret as headers.
 var voucherify = dialect{
-	name:   "voucherify",
-	revoke: []string{"/v1/oauth/token/revoke"},
-	token:  "access_token",
-	caller: voucherifyCaller,
-	answer: answerVoucherify,
+	name:       "voucherify",
+	revoke:     []string{"/v1/oauth/token/revoke"},
+	token:      "access_token",
+	asksBefore: true,
+	caller:     voucherifyCaller,
+	answer:     answerVoucherify,
 }
 
 // voucherifyCaller is any client that has a secret.

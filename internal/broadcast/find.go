@@ -79,7 +79,7 @@ func (l *Log) Find(
 // search hands every message of the log to each, in order. It is through when it has
 // met the end that the log had when it began.
 func (l *Log) search(ctx context.Context, each func(position uint64, message []byte)) error {
-	l.settle(ctx)
+	l.Settle(ctx)
 	l.mu.Lock()
 	stream, err := l.stream, l.foreign
 	if err == nil && (!l.caught || l.anew) {

@@ -34,7 +34,7 @@ func (l *Log) Page(ctx context.Context, after uint64, wait time.Duration, nonce 
 			return nil, err
 		}
 	}
-	l.settle(ctx)
+	l.Settle(ctx)
 	l.mu.Lock()
 	if !l.caught {
 		l.mu.Unlock()
@@ -67,13 +67,16 @@ func (l *Log) Page(ctx context.Context, after uint64, wait time.Duration, nonce 
 	return wire.AppendPage(page, heartbeat), nil
 }
 
-// settle waits a moment for the follower to reach what has been acknowledged, so that
-// who asks after a revoke call was answered is told of it. Where it can't, the
-// heartbeat's AsOf says so.
-func (l *Log) settle(ctx context.Context) {
+// Settle waits a moment for the list to hold what was acknowledged before, so that who
+// asks after a revoke call was answered is told of it. Where it can't, the heartbeat's
+// AsOf says so.
+func (l *Log) Settle(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
-	_ = l.await(ctx, func() bool { return l.caught && l.track.Position() >= l.lastAcked })
+	l.mu.Lock()
+	acked := l.lastAcked
+	l.mu.Unlock()
+	_ = l.await(ctx, func() bool { return l.caught && l.track.Position() >= acked })
 }
 
 func fromStream(ctx context.Context, stream jetstream.Stream, after, end uint64) (records []wire.Record, err error) {

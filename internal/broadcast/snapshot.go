@@ -74,7 +74,7 @@ func (s *snapshots) current() made {
 // but not by so much that reading on from its position would be worse than making
 // a new one, unless that fails.
 func (l *Log) Snapshot(ctx context.Context) (*os.File, error) {
-	l.settle(ctx)
+	l.Settle(ctx)
 	s := &l.snapshots
 	if err := l.renew(ctx); err != nil {
 		if !l.usable() {

@@ -27,9 +27,6 @@ const (
 	assertionLifetime = 10 * time.Minute
 )
 
-// errReplays says that a client has used more assertions than can be remembered.
-var errReplays = errors.New("too many assertions of this client have not expired yet")
-
 // byAssertion authenticates by a signed assertion: RFC 7523 section 3 and OpenID
 // Connect Core section 9.
 func (r *Registry) byAssertion(ctx context.Context, all *list, c Credentials, now time.Time) (*Client, error) {
@@ -56,12 +53,11 @@ func (r *Registry) byAssertion(ctx context.Context, all *list, c Credentials, no
 		return nil, ErrFailed
 	}
 	// Last, so that nothing that is refused uses up what is not.
-	fresh, full := known.account.replays.reserve(v.Text("jti"), v.Expires.Add(assertionLeeway), now)
-	if full {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, errReplays)
-	}
-	if !fresh {
+	switch err := known.account.replays.Reserve(v.Issuer, v.Text("jti"), v.Expires.Add(assertionLeeway), now); {
+	case errors.Is(err, token.ErrReplayed):
 		return nil, ErrFailed
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return known, nil
 }

@@ -94,7 +94,7 @@ func (r *Registry) LoadOutstanding(from io.Reader) error {
 				continue
 			}
 			strangers++
-			r.accounts[c.ID] = &account{}
+			r.accounts[c.ID] = newAccount()
 		}
 		r.accounts[c.ID].load(c.Buckets, now)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/revcast/revcast/internal/token"
 )
 
 const (
@@ -34,7 +36,7 @@ type limits struct {
 // account is what a client has used of its limits. It belongs to an id, and outlives
 // the [Client] values that share it.
 type account struct {
-	replays replays // of assertions
+	replays *token.Replay // of assertions
 
 	mu      sync.Mutex // guards the rest
 	limits  limits
@@ -48,6 +50,12 @@ type account struct {
 	base    int64
 	total   int64
 }
+
+// maxReplays bounds the assertions that are remembered of one client: 400 a second that
+// live as long as they may.
+const maxReplays = 1 << 18
+
+func newAccount() *account { return &account{replays: token.NewReplay(maxReplays)} }
 
 // filled is a bucket with entries.
 type filled struct{ bucket, entries int64 }
@@ -193,6 +201,16 @@ func (a *account) untilFirst(now time.Time) time.Duration {
 	return wholeSeconds(bucketEnd(a.buckets[0].bucket).Sub(now))
 }
 
+// floorDiv returns the bucket that a Unix time is in.
+func floorDiv(unix int64, width time.Duration) int64 {
+	w := int64(width / time.Second)
+	n := unix / w
+	if unix < n*w {
+		n--
+	}
+	return n
+}
+
 func bucketEnd(b int64) time.Time { return time.Unix((b+1)*int64(bucket/time.Second), 0) }
 
 // outstanding returns how many revocations are counted.
@@ -205,7 +223,7 @@ func (a *account) outstanding(now time.Time) int64 {
 
 // idle reports whether there is nothing that a client of this id would be owed or owe.
 func (a *account) idle(now time.Time) bool {
-	return a.outstanding(now) == 0 && a.replays.idle(now)
+	return a.outstanding(now) == 0 && a.replays.Held(now) == 0
 }
 
 // wholeSeconds rounds up, to a second at least.

@@ -52,10 +52,11 @@ type Registry struct {
 
 // list is what one configuration says. Immutable.
 type list struct {
-	byID    map[string]*Client
-	ids     []string // sorted
-	methods []string
-	origins map[string]bool
+	byID       map[string]*Client
+	ids        []string // sorted
+	methods    []string
+	algorithms []string
+	origins    map[string]bool
 }
 
 // New makes a registry. An error names the field that is wrong, in the words of the
@@ -125,6 +126,13 @@ func (r *Registry) Replace(clients []Config) error {
 			next.methods = append(next.methods, m)
 		}
 	}
+	for _, a := range token.Algorithms() {
+		if slices.ContainsFunc(next.ids, func(id string) bool {
+			return next.byID[id].uses(PrivateKeyJWT) && slices.Contains(next.byID[id].algorithms, a)
+		}) {
+			next.algorithms = append(next.algorithms, a)
+		}
+	}
 	r.take(old, next) // nothing errs from here on
 	return nil
 }
@@ -134,7 +142,7 @@ func (r *Registry) take(old, next *list) {
 	now := r.now()
 	for id, c := range next.byID {
 		if r.accounts[id] == nil {
-			r.accounts[id] = &account{}
+			r.accounts[id] = newAccount()
 		}
 		c.account = r.accounts[id]
 		c.account.limit(c.limits, now)
@@ -198,3 +206,6 @@ func (r *Registry) Methods() []string { return slices.Clone(r.current.Load().met
 
 // AllowsOrigin reports whether some client's scripts come from a web origin.
 func (r *Registry) AllowsOrigin(origin string) bool { return r.current.Load().origins[origin] }
+
+// Algorithms returns what the assertions of some client may be signed with.
+func (r *Registry) Algorithms() []string { return slices.Clone(r.current.Load().algorithms) }

@@ -48,8 +48,8 @@
 //	  neither user nor session     refused                    refused
 //
 // In a complex subject, user is an iss_sub, an opaque or aliases of these; session is
-// an opaque (a sid, of the user's issuer where there is just one) or a jwt_id; and
-// application is an opaque. A jwt_id names one token of a session, perhaps its ID
+// an opaque (a sid, of each issuer that the user has) or a jwt_id; and application is
+// an opaque. A jwt_id names one token of a session, perhaps its ID
 // token, so it never stands alone where there is a user. A session that can't be
 // mapped is passed over where there is a user; a user who can't is passed over only
 // where a session stands alone. An application of another format narrows nothing, and

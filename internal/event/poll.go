@@ -20,7 +20,9 @@ import (
 )
 
 const (
-	maxAnswer   = 1 << 20 // bytes
+	maxAnswer = 1 << 20 // bytes
+	// pollTimeout is how long a transmitter may hold a poll before it counts as out of
+	// reach. Most answer within a minute, whether they have something or not.
 	pollTimeout = 2 * time.Minute
 	firstRetry  = time.Second
 	lastRetry   = 30 * time.Second

@@ -33,9 +33,12 @@ type transmitter struct {
 }
 
 func (x *transmitter) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodPost { // as some answer whatever they are asked
+		return tokentest.Response(r, http.StatusOK, `{"sets":{"x":"set x"}}`), nil
+	}
 	var asked pollRequest
-	if err := json.UnmarshalRead(r.Body, &asked, json.RejectUnknownMembers(true)); err != nil || r.Method != http.MethodPost {
-		return nil, fmt.Errorf("not a poll: %s %w", r.Method, err)
+	if err := json.UnmarshalRead(r.Body, &asked, json.RejectUnknownMembers(true)); err != nil {
+		return nil, fmt.Errorf("not a poll: %w", err)
 	}
 	x.mu.Lock()
 	n := len(x.asked)
@@ -163,7 +166,7 @@ func TestPollFailureChangesNothing(t *testing.T) {
 		"set object":      answers(200, `{"sets":{"x":{}}}`),
 		"more a string":   answers(200, `{"sets":{"x":"set x"},"moreAvailable":"true"}`),
 		"not UTF-8":       answers(200, "{\"sets\":{\"x\":\"set \xff\"}}"),
-		"larger than MiB": answers(200, `{"sets":{"x":"set x"},"y":"`+strings.Repeat("y", maxAnswer)+`"}`),
+		"larger than MiB": answers(200, `{"sets":{"x":"set x"}}`+strings.Repeat(" ", maxAnswer)),
 		"elsewhere": func(r *http.Request) (*http.Response, error) {
 			response := tokentest.Response(r, 307, "")
 			response.Header.Set("Location", "https://evil.example/poll")

@@ -190,16 +190,13 @@ func (r Rules) complex(subject map[string]any, session bool) ([]target, error) {
 	if isMalformed(userErr) || isDenied(userErr) { // whose session would it be?
 		return nil, userErr
 	}
-	// The session is the user's, so its issuer is too.
-	home := ""
+	var homes []string // the session is the user's, so its issuer is one of the user's
 	for _, u := range users {
-		if home != "" && u.issuer != home {
-			home = ""
-			break
+		if !slices.Contains(homes, u.issuer) {
+			homes = append(homes, u.issuer)
 		}
-		home = u.issuer
 	}
-	sessions, whole, sessionErr := r.session(subject, home)
+	sessions, whole, sessionErr := r.session(subject, homes)
 	if isMalformed(sessionErr) {
 		return nil, sessionErr
 	}
@@ -269,8 +266,8 @@ func (r Rules) users(subject map[string]any) ([]identity, error) {
 }
 
 // session returns what the session of a complex subject is, and whether that covers
-// all of its tokens.
-func (r Rules) session(subject map[string]any, home string) (found []target, whole bool, err error) {
+// all of its tokens. An opaque one is of any of homes, or else of the default issuer.
+func (r Rules) session(subject map[string]any, homes []string) (found []target, whole bool, err error) {
 	v, ok := subject["session"]
 	if !ok {
 		return nil, false, nil
@@ -281,12 +278,23 @@ func (r Rules) session(subject map[string]any, home string) (found []target, who
 	}
 	switch format {
 	case "opaque":
-		issuer, err := r.issuer(home)
-		if err != nil {
-			return nil, false, err
+		if len(homes) == 0 {
+			issuer, err := r.issuer("")
+			if err != nil {
+				return nil, false, err
+			}
+			homes = []string{issuer}
 		}
-		found, err = one(issuer, denylist.SID, members["id"])
-		return found, r.TokensCarrySID[issuer], err
+		whole = true
+		for _, issuer := range homes {
+			sid, err := one(issuer, denylist.SID, members["id"])
+			if err != nil {
+				return nil, false, err
+			}
+			found = append(found, sid...)
+			whole = whole && r.TokensCarrySID[issuer]
+		}
+		return found, whole, nil
 	case "jwt_id":
 		issuer, err := r.issuer(members["iss"])
 		if err != nil {

@@ -46,9 +46,7 @@ func (r *Replay) Reserve(issuer, jti string, until, now time.Time) error {
 	key := replayKey(issuer, jti)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(r.next) > 0 && !now.Before(r.next[0].until) {
-		delete(r.seen, heap.Pop(&r.next).(*reserved).key)
-	}
+	r.forget(now)
 	if r.seen[key] != nil {
 		return ErrReplayed
 	}
@@ -59,6 +57,20 @@ func (r *Replay) Reserve(issuer, jti string, until, now time.Time) error {
 	r.seen[key] = e
 	heap.Push(&r.next, e)
 	return nil
+}
+
+// Held returns how many tokens are remembered.
+func (r *Replay) Held(now time.Time) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forget(now)
+	return len(r.seen)
+}
+
+func (r *Replay) forget(now time.Time) {
+	for len(r.next) > 0 && !now.Before(r.next[0].until) {
+		delete(r.seen, heap.Pop(&r.next).(*reserved).key)
+	}
 }
 
 // Release forgets a jti that the caller has reserved and then could not act on, so

@@ -36,8 +36,8 @@ func TestReplayIsRefused(t *testing.T) {
 func TestReplayReleased(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	r := NewReplay(10)
-	for i := range 5 { // of different times, so that the one in the middle is not at either end
-		if err := r.Reserve(issuerA, fmt.Sprint(i), now.Add(time.Duration(i+1)*time.Minute), now); err != nil {
+	for i := range 5 { // the last to come is the first to go
+		if err := r.Reserve(issuerA, fmt.Sprint(i), now.Add(time.Duration(5-i)*time.Minute), now); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -50,6 +50,10 @@ func TestReplayReleased(t *testing.T) {
 		if err := r.Reserve(issuerA, fmt.Sprint(i), now.Add(time.Hour), now); !errors.Is(err, ErrReplayed) {
 			t.Errorf("%d: %v; want it refused", i, err)
 		}
+	}
+	later := now.Add(2 * time.Hour)
+	if err := r.Reserve(issuerA, "later", later.Add(time.Hour), later); err != nil || len(r.seen) != 1 || len(r.next) != 1 {
+		t.Errorf("%v; %d and %d are remembered of one", err, len(r.seen), len(r.next))
 	}
 }
 

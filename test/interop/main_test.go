@@ -5,6 +5,7 @@ package interop
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -23,9 +24,9 @@ func node(t *testing.T) string {
 	t.Helper()
 	path, err := exec.LookPath("node")
 	if err != nil {
-		t.Fatalf("these tests need Node 18 or later: %v", err)
+		t.Fatalf("these tests need Node 20 or later: %v", err)
 	}
-	if _, err := os.Stat("node_modules/oidc-provider"); err != nil {
+	if _, err := os.Stat("node_modules/openid-client"); err != nil {
 		t.Fatalf("these tests need the packages of package-lock.json: run npm ci in test/interop (%v)", err)
 	}
 	return path
@@ -64,17 +65,23 @@ func do(t *testing.T, request *http.Request) answer {
 // post sends a body with the client's Basic credentials, and wants 200.
 func post(t *testing.T, client harness.Client, address, contentType, body string) answer {
 	t.Helper()
+	got := tryPost(t, client, address, contentType, body)
+	if got.status != http.StatusOK {
+		t.Fatalf("POST %s: %d %s", address, got.status, got.body)
+	}
+	return got
+}
+
+// tryPost is post for an answer that may be another.
+func tryPost(t *testing.T, client harness.Client, address, contentType, body string) answer {
+	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, address, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.SetBasicAuth(client.ID, client.Secret)
 	request.Header.Set("Content-Type", contentType)
-	got := do(t, request)
-	if got.status != http.StatusOK {
-		t.Fatalf("POST %s: %d %s", address, got.status, got.body)
-	}
-	return got
+	return do(t, request)
 }
 
 func postForm(t *testing.T, client harness.Client, address string, form url.Values) answer {
@@ -85,12 +92,26 @@ func postForm(t *testing.T, client harness.Client, address string, form url.Valu
 // run runs a script and returns its standard output.
 func run(t *testing.T, stdin string, args ...string) []byte {
 	t.Helper()
-	script := exec.CommandContext(t.Context(), node(t), args...)
-	var stderr bytes.Buffer
-	script.Stdin, script.Stderr = strings.NewReader(stdin), &stderr
-	out, err := script.Output()
+	out, err := tryRun(t, stdin, args...)
 	if err != nil {
-		t.Fatalf("node %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr.Bytes())
+		t.Fatal(err)
 	}
 	return out
+}
+
+// tryRun is run for a script that may fail.
+func tryRun(t *testing.T, stdin string, args ...string) ([]byte, error) {
+	t.Helper()
+	return execute(exec.CommandContext(t.Context(), node(t), args...), stdin)
+}
+
+// execute runs a command and returns its standard output. The error has both outputs.
+func execute(command *exec.Cmd, stdin string) ([]byte, error) {
+	var stderr bytes.Buffer
+	command.Stdin, command.Stderr = strings.NewReader(stdin), &stderr
+	out, err := command.Output()
+	if err != nil {
+		return out, fmt.Errorf("%s: %w\n%s%s", strings.Join(command.Args, " "), err, out, stderr.Bytes())
+	}
+	return out, nil
 }

@@ -4,11 +4,10 @@ package interop
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
-	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -30,44 +29,73 @@ var (
 // busy machine; what it takes is in the log.
 const refusedWithin = 2 * time.Second
 
-// startProvider starts idp.mjs and returns it as authority and sidecar know it.
-func startProvider(t *testing.T) harness.Trust {
+// provider is idp.mjs, as authority and sidecar know it.
+type provider struct {
+	harness.Trust
+	t     *testing.T
+	port  string
+	kill  context.CancelFunc
+	ended chan struct{}
+}
+
+// newProvider chooses where idp.mjs will be.
+func newProvider(t *testing.T) *provider {
 	t.Helper()
 	address := harness.FreeAddress(t)
 	_, port, _ := strings.Cut(address, ":")
+	return &provider{t: t, port: port, ended: make(chan struct{}), Trust: harness.Trust{
+		Issuer: "http://" + address, JWKSURI: "http://" + address + "/jwks", Algorithms: []string{"RS256", "ES256"},
+	}}
+}
+
+func startProvider(t *testing.T) harness.Trust {
+	t.Helper()
+	p := newProvider(t)
+	p.start()
+	return p.Trust
+}
+
+// start starts idp.mjs, with further arguments, and waits until it answers.
+func (p *provider) start(args ...string) {
+	p.t.Helper()
+	ctx, kill := context.WithCancel(p.t.Context())
+	p.kill = kill
 	var out bytes.Buffer
-	script := exec.CommandContext(t.Context(), node(t), "idp.mjs", port)
+	script := exec.CommandContext(ctx, node(p.t), append([]string{"idp.mjs", p.port}, args...)...)
 	script.Stdout, script.Stderr = &out, &out
 	if err := script.Start(); err != nil {
-		t.Fatal(err)
+		p.t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- script.Wait() }()
-	t.Cleanup(func() {
-		_ = script.Process.Signal(os.Interrupt) // the context may have killed it
-		<-ended
-		if t.Failed() {
-			t.Logf("output of idp.mjs:\n%s", out.Bytes())
+	go func() {
+		defer close(p.ended)
+		_ = script.Wait()
+	}()
+	p.t.Cleanup(func() {
+		p.end()
+		if p.t.Failed() {
+			p.t.Logf("output of idp.mjs:\n%s", out.Bytes())
 		}
 	})
-	trust := harness.Trust{
-		Issuer: "http://" + address, JWKSURI: "http://" + address + "/jwks", Algorithms: []string{"RS256", "ES256"},
-	}
 	for deadline := time.Now().Add(harness.ReadyTimeout); ; time.Sleep(20 * time.Millisecond) {
-		if resp, err := http.Get(trust.JWKSURI); err == nil {
+		if resp, err := http.Get(p.JWKSURI); err == nil {
 			_ = resp.Body.Close()
-			return trust
+			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("idp.mjs doesn't answer")
+			p.t.Fatal("idp.mjs doesn't answer")
 		}
 		select {
-		case err := <-ended:
-			ended <- err
-			t.Fatalf("idp.mjs ended: %v", err)
+		case <-p.ended:
+			p.t.Fatal("idp.mjs ended")
 		default:
 		}
 	}
+}
+
+// end kills idp.mjs and waits for its end.
+func (p *provider) end() {
+	p.kill()
+	<-p.ended
 }
 
 // clientCredentials gets an access token. scope es: signed with ES256.
@@ -143,19 +171,7 @@ func TestRealIdentityProviderAndProcesses(t *testing.T) {
 	authority := harness.StartAuthority(t, harness.AuthorityOptions{
 		Issuers: []harness.Trust{idp}, Clients: []harness.Client{one, two, support},
 	})
-	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "42 orders")
-	}))
-	t.Cleanup(api.Close)
-	var sidecars []*harness.Process
-	for range 3 {
-		sidecars = append(sidecars, harness.StartSidecar(t, harness.SidecarOptions{
-			Authority: authority.URL, Upstream: api.URL, Issuers: []harness.Trust{idp}, NoWait: true,
-		}))
-	}
-	for _, sidecar := range sidecars {
-		sidecar.WaitReady()
-	}
+	sidecars := startSidecars(t, authority, idp, 3)
 	everywhere := func(what, token string, want func(answer) bool) {
 		t.Helper()
 		for i, sidecar := range sidecars {

@@ -1,4 +1,4 @@
-// Package readme checks that what README shows works.
+// Package readme checks that what README and docs/revoking.md show works.
 package readme
 
 import (
@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// blocks returns the code blocks of a language.
-func blocks(t *testing.T, language string) (found []string) {
+// blocks returns the code blocks of a language in a file.
+func blocks(t *testing.T, file, language string) (found []string) {
 	t.Helper()
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,7 +34,7 @@ func run(t *testing.T, command string, args ...string) {
 }
 
 func TestREADMEProgramCompiles(t *testing.T) {
-	programs := blocks(t, "go")
+	programs := blocks(t, "README.md", "go")
 	if len(programs) != 1 {
 		t.Fatalf("%d Go programs in README", len(programs))
 	}
@@ -55,11 +55,11 @@ func TestREADMEProgramCompiles(t *testing.T) {
 }
 
 func TestREADMEConfigurationsStart(t *testing.T) {
-	files := blocks(t, "yaml")
-	if len(files) != 2 {
-		t.Fatalf("%d configurations in README", len(files))
+	files := append(blocks(t, "README.md", "yaml"), blocks(t, "docs/revoking.md", "yaml")...)
+	if len(files) != 3 {
+		t.Fatalf("%d configurations in README and docs/revoking.md", len(files))
 	}
-	for i, name := range []string{"authority", "sidecar"} {
+	for i, name := range []string{"authority", "sidecar", "authority"} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			binary, file := filepath.Join(dir, name), filepath.Join(dir, name+".yaml")

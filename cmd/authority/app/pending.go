@@ -23,6 +23,12 @@ func (p *pendingLog) Append(ctx context.Context, revocations ...denylist.Revocat
 	return 0, authority.ErrOpening
 }
 
+func (p *pendingLog) Settle(ctx context.Context) {
+	if log := p.open.Load(); log != nil {
+		log.Settle(ctx)
+	}
+}
+
 func (p *pendingLog) Find(
 	ctx context.Context, issuer string, s denylist.Selector, now time.Time, most int,
 ) (stored []authority.Stored, more bool, err error) {
