@@ -33,7 +33,7 @@ type errorAnswer struct {
 
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	body, err := json.Marshal(v, json.Deterministic(true)) // claims are a map
-	if err != nil { // a value of ours that has no JSON: a bug, and not the caller's to read
+	if err != nil {                                        // a value of ours that has no JSON: a bug, and not the caller's to read
 		status, body = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
 	}
 	w.Header().Set("Content-Type", jsonType)
