@@ -26,6 +26,7 @@ bench: .SHELLFLAGS := -o pipefail -c
 bench:           ## every benchmark with its reference, and the medians of five runs
 	mkdir -p bin
 	go test -run '^$$' -bench . -benchtime 2x -count 5 ./internal/broadcast ./pkg/feed | tee bin/bench.txt
+	go test -run '^$$' -bench RevokeCall -benchtime 3x -count 5 ./cmd/authority/app | tee -a bin/bench.txt
 	go test -run '^$$' -bench . -count 5 -timeout 30m ./pkg/denylist ./pkg/verifier | tee -a bin/bench.txt
 	go run $(BENCHSTAT) -confidence 0.9 medians=bin/bench.txt
 
