@@ -447,6 +447,12 @@ func TestOpaqueTokensAreNoPartOfJWTs(t *testing.T) {
 		if got := token.IsOpaque(raw); got != want {
 			t.Errorf("IsOpaque(%q) is %v", raw, got)
 		}
+		log := &fakeLog{}
+		a := newAuthority(t, log, func(c *Config) { c.Opaque, c.Tokens = Opaque{Issuer: issuer}, unreadable{token.ErrNotCompact} })
+		o := a.revokeToken(t.Context(), provider{"idp"}, command{token: raw}, now)
+		if accepted := o.kind == revoked; accepted != want || accepted != (len(log.all()) == 1) || !accepted && o.kind != unsupported {
+			t.Errorf("%q is %s", raw, o.kind)
+		}
 	}
 }
 
@@ -456,6 +462,8 @@ func FuzzOpaque(f *testing.F) {
 		f.Add(raw)
 	}
 	key := tokentest.NewKey("k1", "EdDSA")
+	jwt := key.Token(values{"iss": issuer, "jti": "j", "exp": now.Add(lifetime).Unix()})
+	f.Add(jwt[:strings.LastIndexByte(jwt, '.')])
 	reader := realReader(f, key)
 	log := &fakeLog{}
 	a := newAuthority(f, log, func(c *Config) { c.Opaque, c.Tokens = Opaque{Issuer: issuer}, reader })
