@@ -217,10 +217,10 @@ func checkIssuers(list []Issuer) (map[string]Issuer, error) {
 			return nil, fmt.Errorf("issuers[%d].issuer: %q is there twice", i, issuer.Issuer)
 		case issuer.MaxTokenLifetime < 0:
 			return nil, fmt.Errorf("issuers[%d].max_token_lifetime must be positive", i)
-		case slices.Contains(issuer.ClientClaims, ""):
-			return nil, fmt.Errorf("issuers[%d].client_claims can't hold an empty name", i)
-		case slices.Contains(issuer.GrantClaims, ""):
-			return nil, fmt.Errorf("issuers[%d].grant_claims can't hold an empty name", i)
+		case slices.ContainsFunc(issuer.ClientClaims, unselectable):
+			return nil, fmt.Errorf("issuers[%d].client_claims can hold only names of claims that a selector may have", i)
+		case slices.ContainsFunc(issuer.GrantClaims, unselectable):
+			return nil, fmt.Errorf("issuers[%d].grant_claims can hold only names of claims that a selector may have", i)
 		case issuer.ClockSkew < 0 || issuer.ClockSkew > denylist.MaxLeeway:
 			return nil, fmt.Errorf("issuers[%d].clock_skew must be from 0 to %s", i, denylist.MaxLeeway)
 		}
@@ -236,6 +236,13 @@ func checkIssuers(list []Issuer) (map[string]Issuer, error) {
 		issuers[issuer.Issuer] = issuer
 	}
 	return issuers, nil
+}
+
+// unselectable reports whether no selector finds tokens by a claim of that name: a
+// revocation by it would be stored, and deny nothing.
+func unselectable(claim string) bool {
+	_, err := denylist.ShapeOf(claim)
+	return err != nil || claim == denylist.KeyID || claim == denylist.Fingerprint
 }
 
 // check returns o with its default.

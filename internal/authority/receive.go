@@ -93,7 +93,9 @@ func checkTransmitters(list []Transmitter, issuers map[string]Issuer) (map[strin
 // issuers' tokens, and with how many it ends.
 type provider struct{ id string }
 
-func (p provider) ID() string       { return p.id[:min(len(p.id), denylist.MaxNote)] }
+func (p provider) ID() string {
+	return strings.ToValidUTF8(p.id[:min(len(p.id), denylist.MaxNote)], "")
+}
 func (provider) May(...string) bool { return true }
 func (provider) Reserve([]time.Time, time.Time) (func(), time.Duration, bool) {
 	return func() {}, 0, true
@@ -112,7 +114,8 @@ func (a *Authority) end(ctx context.Context, who provider, all []event.Over, now
 		from := now.Truncate(time.Second)
 		if !over.Before.IsZero() {
 			r.IssuedBefore = over.Before.Truncate(time.Second)
-			if latest := now.Add(maxAhead).Truncate(time.Second); r.IssuedBefore.After(latest) {
+			// A provider's clock may be as far ahead as a verifier's leeway for it.
+			if latest := now.Add(denylist.MaxLeeway).Truncate(time.Second); r.IssuedBefore.After(latest) {
 				r.IssuedBefore = latest
 			}
 			from = r.IssuedBefore
@@ -256,6 +259,8 @@ func (a *Authority) TakeEvent(ctx context.Context, raw string) error {
 		return nil
 	case o.event != nil:
 		return o.event
+	case o.cause == nil:
+		return errors.New(o.why)
 	}
 	return fmt.Errorf("%s: %w", o.why, o.cause)
 }

@@ -98,7 +98,7 @@ func (i Issuer) over(who revoker, c command, v *token.Verified, now time.Time) (
 	switch {
 	case !now.Before(v.Expires.Add(denylist.Grace)): // until then, by its own clock and leeway, a verifier may still accept it
 		return no(outcome{kind: nothing, cause: token.ErrExpired})
-	case tooLong && !refresh:
+	case tooLong && !(refresh && i.neverAccess(v)):
 		return no(refuse(badRequest, fmt.Sprintf(
 			"the token lives longer than max_token_lifetime of its issuer, %s: its revocation could not outlive it", i.MaxTokenLifetime)))
 	case !who.May(client.GrantAny, client.GrantIssuer) && (!owned || owner.Value != who.ID()):
@@ -109,25 +109,30 @@ func (i Issuer) over(who revoker, c command, v *token.Verified, now time.Time) (
 	itself.Selector, itself.Expires, itself.ExactExpiry = selectorOf(v), v.Expires, true
 
 	// Whatever else was issued so far, to the same client where the token names one: a
-	// token is no claim on those of others. The token itself must be among it, though
-	// its issuer's clock is ahead of ours.
-	wide := func(claim, value, reason string) (denylist.Revocation, bool) {
+	// token is no claim on those of others. The token itself is among it, though its
+	// issuer's clock is ahead of ours, as far as a verifier would follow; a cut-off further
+	// ahead would end tokens still to be issued.
+	wide := func(claim, value, reason string) (r denylist.Revocation, covers, ok bool) {
 		pairs := map[string]string{claim: value}
 		if owned {
 			pairs[owner.Claim] = owner.Value
 		}
 		selector, err := denylist.NewSelector(pairs)
-		r := said
+		r = said
 		r.Selector, r.IssuedBefore, r.Reason = selector, i.cutoff(now), reason
-		if v.IssuedAt.After(r.IssuedBefore) {
+		if v.IssuedAt.After(r.IssuedBefore) && !v.IssuedAt.After(now.Add(denylist.MaxLeeway+i.ClockSkew)) {
 			r.IssuedBefore = v.IssuedAt.Truncate(time.Second)
 		}
 		r.Expires = r.IssuedBefore.Add(i.MaxTokenLifetime)
-		return r, err == nil && !r.IssuedBefore.After(now.Add(maxAhead+i.ClockSkew))
+		return r, v.IssuedAt.Unix() <= r.IssuedBefore.Unix(), err == nil
 	}
 	if sub := v.Text(denylist.Sub); c.user && sub != "" {
-		if r, ok := wide(denylist.Sub, sub, "token presented for its user's access"); ok {
-			return []denylist.Revocation{r}, outcome{}, true
+		if r, covers, ok := wide(denylist.Sub, sub, "token presented for its user's access"); ok {
+			all := []denylist.Revocation{r}
+			if !covers && !tooLong {
+				all = append(all, itself)
+			}
+			return all, outcome{}, true
 		}
 	}
 	if !refresh {
@@ -137,18 +142,41 @@ func (i Issuer) over(who revoker, c command, v *token.Verified, now time.Time) (
 	if !tooLong { // otherwise no verifier takes it
 		all = append(all, itself)
 	}
-	for _, claim := range i.GrantClaims {
-		if value := v.Text(claim); value != "" {
-			if r, ok := wide(claim, value, "refresh token of the grant presented for revocation"); ok {
-				all = append(all, r)
-			}
-			break
+	if claim, value := i.grant(v); claim != "" {
+		if r, _, ok := wide(claim, value, "refresh token of the grant presented for revocation"); ok {
+			all = append(all, r)
 		}
 	}
 	if len(all) == 0 {
 		return no(refuse(unsupported, "the refresh token has no claim in common with its access tokens"))
 	}
 	return all, outcome{}, true
+}
+
+// neverAccess reports whether no verifier ever takes a token for an access token: for
+// its type, or for how long it lives by its own account. Without iat it has none, and
+// gets younger.
+func (i Issuer) neverAccess(v *token.Verified) bool {
+	switch v.Type {
+	case "", "jwt", "at+jwt":
+		return !v.IssuedAt.IsZero() && v.Expires.Sub(v.IssuedAt) > i.MaxTokenLifetime+denylist.MaxLeeway
+	}
+	return true
+}
+
+// grant returns what a refresh token shares with its access tokens: the first grant
+// claim that has one value.
+func (i Issuer) grant(v *token.Verified) (claim, value string) {
+	t, err := v.DenylistToken() // spells values as verifiers do
+	if err != nil {
+		return "", ""
+	}
+	for _, claim := range i.GrantClaims {
+		if values := t.Values(claim); len(values) == 1 {
+			return claim, values[0]
+		}
+	}
+	return "", ""
 }
 
 // owner returns the pair that says whose a token is: the first of the issuer's
