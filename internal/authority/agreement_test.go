@@ -175,7 +175,7 @@ func (p *pair) checkOwner(ctx context.Context, t *testing.T, raw string, seen *v
 	if seen.ClientID == "" {
 		return
 	}
-	o := p.face.revokeToken(ctx, vouched{seen.ClientID}, command{token: raw}, now)
+	o := p.face.revokeToken(ctx, vouched{seen.ClientID, someone(t)}, command{token: raw}, now)
 	_, contradicted := seen.Raw["client_id"] // an empty one counts, and azp does not
 	if o.kind != revoked && !(o.kind == notOwner && contradicted && seen.Raw["client_id"] == "") && len(seen.ClientID) <= denylist.MaxNote {
 		t.Fatalf("its client can't revoke it: %s %s", o.kind, o.why)

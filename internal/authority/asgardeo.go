@@ -12,6 +12,7 @@ var asgardeo = dialect{
 	name:   "asgardeo",
 	revoke: []string{"/t/{org}/oauth2/revoke"}, introspect: []string{"/t/{org}/oauth2/introspect"},
 	token: "token", hints: []string{"token_type_hint", "token_type"},
+	headers: []string{"Authorization"}, parameters: credentialParameters,
 	caller: asgardeoCaller,
 	answer: answerJSON(struct{}{}),
 }

@@ -177,7 +177,7 @@ func New(c Config) (*Authority, error) {
 		return nil, err
 	}
 	a := &Authority{
-		log: c.Log, list: c.List, tokens: c.Tokens, issuers: issuers, opaque: c.Opaque, relays: newRelays(issuers, c.Opaque.Lifetime),
+		log: c.Log, list: c.List, tokens: c.Tokens, issuers: issuers, opaque: c.Opaque,
 		transmitters: transmitters, events: c.Events, replay: token.NewReplay(maxReplays),
 		clients: c.Clients, publicURL: c.PublicURL,
 		logger: c.Logger, now: c.Now, mux: http.NewServeMux(),
@@ -187,6 +187,9 @@ func New(c Config) (*Authority, error) {
 	}
 	if a.now == nil {
 		a.now = time.Now
+	}
+	if a.relays, err = newRelays(issuers, c.Opaque.Issuer, a.now); err != nil {
+		return nil, err
 	}
 	registry := c.Registry
 	if registry == nil {

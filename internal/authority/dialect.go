@@ -3,6 +3,7 @@ package authority
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +19,9 @@ type dialect struct {
 	hints              []string // parameters that say what kind it is: the first with a value counts
 	user               bool     // the token stands for its user
 	asksBefore         bool     // its answer tells whether the token was revoked before
+	// headers and parameters are all that caller reads, and all that a provider gets of
+	// what the request says about its client.
+	headers, parameters []string
 	// caller reads who calls, or says why it can't.
 	caller func(*http.Request, form) (c caller, why string)
 	// answer writes the outcome of a revocation.
@@ -96,7 +100,7 @@ func chooseDialects(names []string, mounts []Mount) (chosen []spoken, err error)
 // read turns a request into a command. Where it can't, ok is false and the outcome
 // says why. It judges neither client nor token.
 func (d dialect) read(w http.ResponseWriter, r *http.Request) (c command, o outcome, ok bool) {
-	f, o, ok := readForm(w, r, slices.Concat([]string{d.token}, d.hints, credentialParameters)...)
+	f, o, ok := readForm(w, r, slices.Concat([]string{d.token}, d.hints, d.parameters)...)
 	if !ok {
 		return command{}, o, false
 	}
@@ -113,8 +117,30 @@ func (d dialect) read(w http.ResponseWriter, r *http.Request) (c command, o outc
 		return command{}, refuse(badRequest, why), false
 	}
 	c.user, c.asksBefore = d.user, d.asksBefore
-	c.request, c.body = r, f.raw
+	c.forward = d.forward(r, f)
 	return c, outcome{}, true
+}
+
+// forward is the request as a provider is to have it: what was read of it, and nothing
+// that was passed over. Otherwise the provider could go by other credentials than those
+// that decide here whose token it may be.
+func (d dialect) forward(r *http.Request, f form) forwarded {
+	out := forwarded{body: url.Values{}, header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}}
+	for _, name := range slices.Concat([]string{d.token}, d.hints, d.parameters) {
+		if value := f.Get(name); value != "" {
+			out.body.Set(name, value)
+		}
+	}
+	for _, name := range append(d.headers, "Accept") {
+		for _, value := range r.Header.Values(name) {
+			scheme, _, _ := strings.Cut(value, " ")
+			if name == "Authorization" && !strings.EqualFold(scheme, "Basic") || slices.Contains(out.header.Values(name), value) {
+				continue
+			}
+			out.header.Add(name, value)
+		}
+	}
+	return out
 }
 
 func (a *Authority) serveRevoke(d dialect) http.HandlerFunc {

@@ -7,7 +7,8 @@ var edgetag = dialect{
 	name:   "edgetag",
 	revoke: []string{"/v1/oauth-app/client/revoke"},
 	token:  "token", hints: []string{"token_type_hint"},
-	user:   true,
+	user:    true,
+	headers: []string{"Authorization"}, parameters: credentialParameters,
 	caller: oauthCaller,
 	answer: answerJSON(struct{}{}),
 }

@@ -15,6 +15,7 @@ var genauth = dialect{
 	revoke:     []string{"/oidc/token/revocation", "/oauth/token/revocation"},
 	introspect: []string{"/oidc/token/introspection", "/oauth/token/introspection"},
 	token:      "token", hints: []string{"token_type_hint"},
+	headers: []string{"Authorization"}, parameters: credentialParameters,
 	caller: genauthCaller,
 	answer: answerJSON(true),
 }

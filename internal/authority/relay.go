@@ -2,7 +2,6 @@ package authority
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"golang.org/x/time/rate"
 
 	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/token"
@@ -36,39 +34,54 @@ type Relay struct {
 
 const (
 	relayTimeout = 5 * time.Second
-	// relaysAtOnce bounds the requests that wait for providers: whoever sends them has
+	// relaysAtOnce bounds the requests that wait for one provider: whoever sends them has
 	// not been authenticated yet.
-	relaysAtOnce = 256
-	// Opaque tokens that only a provider vouches for: RFC 7009 has it accept any string.
-	// So many revocations of them are outstanding at most, and so many come at once.
-	maxVouchedOpaque   = 1_000_000
-	vouchedOpaqueBurst = 10_000
+	relaysAtOnce = 128
 )
+
+// relay is a Relay in use.
+type relay struct {
+	Relay
+	slots chan struct{}
+	// account has what the provider's clients have outstanding, together: each may come
+	// again and again with the same token.
+	account *client.Client
+}
 
 // relays asks providers.
 type relays struct {
-	byIssuer map[string]Relay
-	only     string // the issuer whose opaque tokens come here; "" where that is not clear
+	byIssuer map[string]*relay
+	opaque   *relay // whose tokens that name no issuer are; nil where that is not clear
 	client   *http.Client
-	slots    chan struct{}
-	opaque   *rate.Limiter
 }
 
-// newRelays makes the relays of some issuers. Revocations of opaque tokens are kept for
-// a while.
-func newRelays(issuers map[string]Issuer, opaque time.Duration) *relays {
-	r := &relays{byIssuer: map[string]Relay{}, slots: make(chan struct{}, relaysAtOnce)}
+// newRelays makes the relays of some issuers. Opaque tokens are those of one issuer where
+// that is configured, or of the only relay.
+func newRelays(issuers map[string]Issuer, opaque string, now func() time.Time) (*relays, error) {
+	r := &relays{byIssuer: map[string]*relay{}}
+	var accounts []client.Config
 	for _, i := range issuers {
 		if i.Relay.Endpoint != "" {
-			r.byIssuer[i.Issuer] = i.Relay
-			r.only = i.Issuer
+			r.byIssuer[i.Issuer] = &relay{Relay: i.Relay, slots: make(chan struct{}, relaysAtOnce)}
+			accounts = append(accounts, client.Config{ID: fmt.Sprint(len(accounts)), Auth: []string{client.None}})
 		}
 	}
-	if len(r.byIssuer) != 1 {
-		r.only = ""
+	registry, err := client.New(accounts, client.Options{Now: now})
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
 	}
-	if opaque > 0 {
-		r.opaque = rate.NewLimiter(rate.Limit(maxVouchedOpaque/opaque.Seconds()), vouchedOpaqueBurst)
+	n := 0
+	for _, to := range r.byIssuer {
+		c := client.Credentials{Method: client.None, Logins: []client.Login{{ID: fmt.Sprint(n)}}}
+		if to.account, err = registry.Authenticate(context.Background(), c, now()); err != nil {
+			return nil, fmt.Errorf("relay: %w", err)
+		}
+		if n++; len(r.byIssuer) == 1 {
+			r.opaque = to
+		}
+	}
+	if opaque != "" {
+		r.opaque = r.byIssuer[opaque]
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 32
@@ -78,21 +91,25 @@ func newRelays(issuers map[string]Issuer, opaque time.Duration) *relays {
 		Transport: transport, Timeout: relayTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // what is sent is secret
 	}
-	return r
+	return r, nil
 }
 
 // of returns the relay of a token that nobody has verified: by its iss, or where it has
-// none that can be read, the only one there is. An opaque token may have two dots too.
-func (r *relays) of(raw string) (Relay, bool) {
+// none that can be read, that of opaque tokens. One of those may have two dots too.
+func (r *relays) of(raw string) *relay {
 	if len(r.byIssuer) == 0 {
-		return Relay{}, false
+		return nil
 	}
-	issuer, ok := token.PeekIssuer(raw)
-	if !ok {
-		issuer = r.only
+	if issuer, ok := token.PeekIssuer(raw); ok {
+		return r.byIssuer[issuer]
 	}
-	to, ok := r.byIssuer[issuer]
-	return to, ok
+	return r.opaque
+}
+
+// forwarded is a client's request as its provider gets it.
+type forwarded struct {
+	body   url.Values
+	header http.Header
 }
 
 // relayedAnswer is what a provider answered.
@@ -125,28 +142,19 @@ func (a *relayedAnswer) unsupported() bool {
 	return a.status == http.StatusBadRequest && json.Unmarshal(a.body, &said) == nil && said.Error == "unsupported_token_type"
 }
 
-// requestHeaders are those by which clients of the dialects authenticate, or ask for
-// a kind of answer.
-var requestHeaders = []string{"Content-Type", "Accept", "Authorization", "X-App-Id", "X-App-Token"}
-
-// ask sends the client's request to the provider as it came. An answer of 500 or
-// above is none.
-func (r *relays) ask(ctx context.Context, to Relay, c command) (*relayedAnswer, error) {
+// ask sends the client's request to the provider. An answer of 500 or above is none.
+func (r *relays) ask(ctx context.Context, to *relay, c command) (*relayedAnswer, error) {
 	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
+	case to.slots <- struct{}{}:
+		defer func() { <-to.slots }()
 	default:
-		return nil, fmt.Errorf("%d requests wait for providers already", relaysAtOnce)
+		return nil, fmt.Errorf("%d requests wait for the provider already", relaysAtOnce)
 	}
-	q, err := http.NewRequestWithContext(ctx, http.MethodPost, to.Endpoint, strings.NewReader(c.body))
+	q, err := http.NewRequestWithContext(ctx, http.MethodPost, to.Endpoint, strings.NewReader(c.forward.body.Encode()))
 	if err != nil {
 		return nil, fmt.Errorf("make the provider's request: %w", err)
 	}
-	for _, name := range requestHeaders {
-		if values := c.request.Header.Values(name); len(values) > 0 {
-			q.Header[http.CanonicalHeaderKey(name)] = values
-		}
-	}
+	q.Header = c.forward.header.Clone()
 	q.Header.Set("User-Agent", "revcast")
 	response, err := r.client.Do(q)
 	if err != nil {
@@ -168,121 +176,85 @@ func (r *relays) ask(ctx context.Context, to Relay, c command) (*relayedAnswer, 
 // vouched is a client that its provider has authenticated. Only tokens of its own are
 // its to revoke.
 type vouched struct {
-	id     string // "" where the token doesn't tell
-	opaque *rate.Limiter
+	id      string // "" where the token is not that client's
+	account *client.Client
 }
 
 func (v vouched) ID() string       { return v.id }
 func (vouched) May(...string) bool { return false }
 func (v vouched) Reserve(expires []time.Time, now time.Time) (release func(), retryAfter time.Duration, ok bool) {
-	if v.id != "" || len(expires) == 0 {
-		return func() {}, 0, true // each stands for a token that the provider has signed
-	}
-	r := v.opaque.ReserveN(now, len(expires))
-	if wait := r.DelayFrom(now); wait > 0 {
-		r.CancelAt(now)
-		return nil, wait, false
-	}
-	return func() { r.CancelAt(now) }, 0, true
+	return v.account.Reserve(expires, now)
 }
 
-// claims reports whether a request says that it comes from a client, and says nothing
-// else anywhere: whichever of its credentials the provider went by, they were that
-// client's.
-func (c command) claims(id string) bool {
-	for _, h := range c.request.Header.Values("Authorization") {
-		basic, _, _ := basicCredentials(&http.Request{Header: http.Header{"Authorization": {h}}})
-		if scheme, _, _ := strings.Cut(h, " "); strings.EqualFold(scheme, "Basic") && !names(basic.Logins, id) {
-			return false
+// claims reports whether a request says that it comes from a client. Where it says so
+// in several ways, they have been found to agree.
+func (all caller) claims(id string) bool {
+	is := func(l client.Login) bool { return l.ID == id }
+	return slices.ContainsFunc(all, func(said client.Credentials) bool {
+		if said.Method == client.PrivateKeyJWT {
+			return isAssertionOf(said.Assertion, id) && (len(said.Logins) == 0 || slices.ContainsFunc(said.Logins, is))
 		}
-	}
-	f, err := url.ParseQuery(c.body)
-	if err != nil {
-		return false
-	}
-	differs := func(said string) bool { return said != "" && said != id }
-	if slices.ContainsFunc(slices.Concat(f["client_id"], c.request.Header.Values("X-App-Id")), differs) ||
-		slices.ContainsFunc(f["client_assertion"], func(raw string) bool { return raw != "" && !isAssertionOf(raw, id) }) {
-		return false
-	}
-	return slices.ContainsFunc(c.caller, func(said client.Credentials) bool {
-		return said.Method == client.PrivateKeyJWT && isAssertionOf(said.Assertion, id) || names(said.Logins, id)
+		return slices.ContainsFunc(said.Logins, is)
 	})
-}
-
-func names(logins []client.Login, id string) bool {
-	return slices.ContainsFunc(logins, func(l client.Login) bool { return l.ID == id })
 }
 
 // isAssertionOf reports whether an assertion says, by both iss and sub, that it is a
 // client's (RFC 7523 section 3): there are providers that look at one of them.
 func isAssertionOf(raw, id string) bool {
-	issuer, ok := token.PeekIssuer(raw)
-	if !ok || issuer != id {
-		return false
-	}
-	parts, err := token.Split(raw)
-	if err != nil {
-		return false
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts.Payload)
-	var said struct {
-		Subject string `json:"sub"`
-	}
-	return err == nil && json.Unmarshal(payload, &said) == nil && said.Subject == id
+	issuer, subject, ok := token.PeekAssertion(raw)
+	return ok && issuer == id && subject == id
 }
 
 // revokeRelayed carries out a command with the provider: it is the provider who
 // authenticates, and whose answer the client gets. What the provider has revoked and
 // can't be stored here is answered 503, so that the client comes again.
-func (a *Authority) revokeRelayed(ctx context.Context, to Relay, c command, now time.Time) outcome {
+func (a *Authority) revokeRelayed(ctx context.Context, to *relay, c command, now time.Time) outcome {
 	if to.LocalFirst {
 		return a.revokeBefore(ctx, to, c, now)
 	}
-	answer, err := a.relays.ask(ctx, to, c)
-	if err != nil {
-		return outcome{kind: unavailable, why: "the token's issuer can't be asked now", cause: err}
+	v, err := a.tokens.ReadAs(ctx, token.Revocable, c.token)
+	switch opaque := errors.Is(err, token.ErrNotCompact) || errors.Is(err, token.ErrMalformed); {
+	case err == nil || opaque || errors.Is(err, token.ErrKeysUnavailable):
+	case errors.Is(err, token.ErrSignature):
+		return unread(err) // forged by whoever it is: nothing that its issuer must be asked about
+	case slices.ContainsFunc(c.caller, func(said client.Credentials) bool { return a.clients.Claimed(said) != "" }):
+		// It names the issuer, and nothing shows that it comes from there: that must not be
+		// enough to send it a secret of a client of ours.
+		return a.revokeLocally(ctx, c, now)
+	}
+	answer, asked := a.relays.ask(ctx, to, c)
+	if asked != nil {
+		return outcome{kind: unavailable, why: "the token's issuer can't be asked now", cause: asked}
 	}
 	overruled := to.OverruleUnsupported && answer.unsupported()
 	if !answer.accepts() && !overruled {
 		return outcome{kind: refusedUpstream, cause: fmt.Errorf("the provider answered %d", answer.status), relayed: answer}
 	}
-	// What is over at the provider ends here too, though the caller may not wait for it.
-	o := a.revokeVouched(context.WithoutCancel(ctx), c, now)
-	switch {
-	case o.kind == unavailable, o.kind == limited, overruled && o.kind == notOwner:
-		return o
-	case overruled && o.kind.done():
-		return o
-	case !o.kind.done():
-		o = outcome{kind: nothing, cause: fmt.Errorf("accepted by the provider, and nothing to store: %s", o.kind), client: o.client}
-	}
-	o.relayed = answer
-	return o
-}
-
-// revokeVouched revokes a token for the client that the provider knows, if it is that
-// client's own.
-func (a *Authority) revokeVouched(ctx context.Context, c command, now time.Time) outcome {
-	who := vouched{opaque: a.relays.opaque}
-	if v, err := a.tokens.ReadAs(ctx, token.Revocable, c.token); err == nil {
-		if owner, ok := a.issuers[v.Issuer].owner(v); ok && c.claims(owner.Value) {
-			who.id = owner.Value
+	if err != nil { // no verifier takes it, and so it is the provider's alone
+		if o := unread(err); o.kind == unavailable {
+			return o
 		}
+		return outcome{kind: nothing, cause: err, relayed: answer}
 	}
-	o := a.revokeToken(ctx, who, c, now)
+	who := vouched{account: to.account}
+	if owner, ok := a.issuers[v.Issuer].owner(v); ok && c.caller.claims(owner.Value) {
+		who.id = owner.Value
+	}
+	// What is over at the provider ends here too, though the caller may not wait for it.
+	o := a.revokeVerified(context.WithoutCancel(ctx), who, c, v, now)
 	o.client = who.id
-	return o
+	switch {
+	case o.kind == unsupported:
+		o = outcome{kind: nothing, cause: errors.New(o.why), client: o.client, relayed: answer}
+	case o.kind.done() && !overruled:
+		o.relayed = answer
+	}
+	return o // what could not be done here is not passed off as done, though the provider did its part
 }
 
 // revokeBefore is revokeRelayed for [Relay.LocalFirst].
-func (a *Authority) revokeBefore(ctx context.Context, to Relay, c command, now time.Time) outcome {
-	who, o, ok := a.authenticate(ctx, c.caller, now)
-	if !ok {
-		return o
-	}
-	o = a.revokeToken(ctx, who, c, now)
-	o.client = who.ID()
+func (a *Authority) revokeBefore(ctx context.Context, to *relay, c command, now time.Time) outcome {
+	o := a.revokeLocally(ctx, c, now)
 	if !o.kind.done() && o.kind != unsupported {
 		return o
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/revcast/revcast/internal/client"
@@ -21,9 +20,7 @@ type command struct {
 	user   bool   // the token stands for its user
 	// asksBefore: the outcome is to say whether the token was revoked already.
 	asksBefore bool
-	// request and body are for the provider that the command is relayed to.
-	request *http.Request
-	body    string
+	forward    forwarded // to a provider
 }
 
 // appendTimeout bounds how long a caller waits to hear that nothing is known to be
@@ -34,9 +31,14 @@ const appendTimeout = 15 * time.Second
 // stores what follows. Where the token's issuer has a revocation endpoint of its own
 // that is to be asked, that one authenticates.
 func (a *Authority) revoke(ctx context.Context, c command, now time.Time) outcome {
-	if to, ok := a.relays.of(c.token); ok {
+	if to := a.relays.of(c.token); to != nil {
 		return a.revokeRelayed(ctx, to, c, now)
 	}
+	return a.revokeLocally(ctx, c, now)
+}
+
+// revokeLocally is revoke for clients that are configured here.
+func (a *Authority) revokeLocally(ctx context.Context, c command, now time.Time) outcome {
 	who, o, ok := a.authenticate(ctx, c.caller, now)
 	if !ok {
 		return o
@@ -62,6 +64,10 @@ func (a *Authority) revokeToken(ctx context.Context, who revoker, c command, now
 	if err != nil {
 		return unread(err)
 	}
+	return a.revokeVerified(ctx, who, c, v, now)
+}
+
+func (a *Authority) revokeVerified(ctx context.Context, who revoker, c command, v *token.Verified, now time.Time) outcome {
 	a.metrics.sawIssued(v, now)
 	issuer, ok := a.issuers[v.Issuer]
 	if !ok { // whoever reads tokens knows an issuer that nobody configured here
@@ -254,12 +260,12 @@ func selectorOf(v *token.Verified) denylist.Selector {
 // store stores revocations, all of them or none. Its outcome is revoked only if the
 // log says so.
 func (a *Authority) store(ctx context.Context, who revoker, now time.Time, rs ...denylist.Revocation) outcome {
-	var expires []time.Time // of what is new: saying the same again costs nothing
+	var expires []time.Time // of what the log will grow by: it has a token only once
 	for _, r := range rs {
 		if err := r.Validate(); err != nil {
 			return refuse(badRequest, err.Error())
 		}
-		if !a.list.Has(r.Entry()) {
+		if e := r.Entry(); !e.Windowed || !a.list.Has(e) {
 			expires = append(expires, r.Expires)
 		}
 	}

@@ -13,6 +13,7 @@ var voucherify = dialect{
 	revoke:     []string{"/v1/oauth/token/revoke"},
 	token:      "access_token",
 	asksBefore: true,
+	headers:    []string{"X-App-Id", "X-App-Token"},
 	caller:     voucherifyCaller,
 	answer:     answerVoucherify,
 }

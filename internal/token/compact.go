@@ -75,14 +75,32 @@ func IsOpaque(raw string) bool {
 // PeekIssuer returns the iss of a JWT that nobody has verified: for asking the right
 // one about it, and for nothing else.
 func PeekIssuer(raw string) (issuer string, ok bool) {
-	parts, err := Split(raw)
-	if err != nil {
-		return "", false
-	}
-	payload, err := decodeSegment("payload", parts.Payload)
+	payload, err := peekPayload(raw)
 	if err != nil {
 		return "", false
 	}
 	issuer, err = peekIssuer(payload)
 	return issuer, err == nil
+}
+
+// PeekAssertion returns iss and sub of an assertion that somebody else has verified.
+func PeekAssertion(raw string) (issuer, subject string, ok bool) {
+	payload, err := peekPayload(raw)
+	if err != nil {
+		return "", "", false
+	}
+	var said struct {
+		Issuer  string `json:"iss"`
+		Subject string `json:"sub"`
+	}
+	err = decodeObject("claims", payload, &said)
+	return said.Issuer, said.Subject, err == nil
+}
+
+func peekPayload(raw string) ([]byte, error) {
+	parts, err := Split(raw)
+	if err != nil {
+		return nil, err
+	}
+	return decodeSegment("payload", parts.Payload)
 }
