@@ -217,12 +217,14 @@ func selectorOf(v *token.Verified) denylist.Selector {
 // store stores revocations, all of them or none. Its outcome is revoked only if the
 // log says so.
 func (a *Authority) store(ctx context.Context, who revoker, now time.Time, rs ...denylist.Revocation) outcome {
-	var expires []time.Time // of what is new: saying the same again costs nothing
+	// Of what is new: saying the same again costs nothing, unless the log stores it again.
+	// Of what is not in a window it does, since the list can't tell that it has just this.
+	var expires []time.Time
 	for _, r := range rs {
 		if err := r.Validate(); err != nil {
 			return refuse(badRequest, err.Error())
 		}
-		if !a.list.Has(r.Entry()) {
+		if e := r.Entry(); !e.Windowed || !a.list.Has(e) {
 			expires = append(expires, r.Expires)
 		}
 	}
