@@ -15,9 +15,7 @@ import (
 	"github.com/revcast/revcast/test/harness"
 )
 
-// connections is how many the flood comes over, each with one request at a time. More
-// would be more of the generator and not of the flood: both share the processors with
-// the authority.
+// connections is how many a flood comes over, each with one request at a time.
 const connections = 4
 
 // One client's flood is refused beyond its rate, and another's revocations go on as
@@ -58,8 +56,8 @@ func TestFloodLeavesOthersAlone(t *testing.T) {
 		t.Logf("B alone: p50 %s, p99 %s", quantile(alone, 0.5), quantile(alone, 0.99))
 		variants = slices.DeleteFunc(variants, func(v *variant) bool {
 			ratio := float64(quantile(v.beside, 0.99)) / float64(quantile(alone, 0.99))
-			t.Logf("B beside %s: p50 %s, p99 %s, ratio of p99: %.2f; A: %s", v.name, quantile(v.beside, 0.5), quantile(v.beside, 0.99), ratio, v.said)
-			if v.said.statuses[v.refusal] == 0 {
+			t.Logf("B beside %s: p50 %s, p99 %s, ratio of p99: %.2f; A: %s", v.name, quantile(v.beside, 0.5), quantile(v.beside, 0.99), ratio, &v.said)
+			if v.said.Statuses[v.refusal] == 0 {
 				t.Errorf("nothing of %s was refused with %d", v.name, v.refusal)
 			}
 			if ratio > 3 && attempt == attempts {
@@ -86,17 +84,17 @@ func (v *variant) flood(w *world) {
 	stored := w.stored()
 	var beside []time.Duration
 	said := w.while(connections, 1, v.requests, func() { beside = w.mustRevokePaced(other, 20, time.Second) })
-	if got, most := w.stored()-stored, said.statuses[200]+len(beside); got > most {
+	if got, most := w.stored()-stored, said.Statuses[200]+len(beside); got > most {
 		w.Errorf("%d revocations were stored, and at most %d answered so", got, most)
 	}
-	if refused, ok := said.first[429]; ok {
+	if refused, ok := said.First[429]; ok {
 		// Two seconds' worth at once, and then the rate.
-		if served, most := said.total()-said.statuses[429], client.DefaultRate*(2+int(math.Ceil(said.took.Seconds()))); served > most {
-			w.Errorf("%d of a client's requests were served in %s, where %d would do", served, said.took, most)
+		if served, most := said.total()-said.Statuses[429], client.DefaultRate*(2+int(math.Ceil(said.Took.Seconds()))); served > most {
+			w.Errorf("%d of a client's requests were served in %s, where %d would do", served, said.Took, most)
 		}
 		w.mustBeError(refused, "too_many_requests")
-		if after, err := strconv.Atoi(refused.retryAfter); err != nil || after < 1 {
-			w.Errorf("Retry-After: %q", refused.retryAfter)
+		if after, err := strconv.Atoi(refused.RetryAfter); err != nil || after < 1 {
+			w.Errorf("Retry-After: %q", refused.RetryAfter)
 		}
 	}
 	v.beside = append(v.beside, beside...)
@@ -113,7 +111,7 @@ func TestRateRefusesAndServesAgain(t *testing.T) {
 	var late string
 	served := 0
 	for _, token := range w.tokens(web, 3*burst) {
-		switch a := w.revoke(web, token); a.status {
+		switch a := w.revoke(web, token); a.Status {
 		case 200:
 			served++
 		case 429:
@@ -129,12 +127,12 @@ func TestRateRefusesAndServesAgain(t *testing.T) {
 		t.Errorf("%d were stored and %d answered so", got, served)
 	}
 	w.mustBeError(refused, "too_many_requests")
-	after, err := strconv.Atoi(refused.retryAfter)
+	after, err := strconv.Atoi(refused.RetryAfter)
 	if err != nil || after < 1 {
-		t.Fatalf("Retry-After: %q", refused.retryAfter)
+		t.Fatalf("Retry-After: %q", refused.RetryAfter)
 	}
 	time.Sleep(time.Duration(after) * time.Second) // as told: the authority's clock can't be had
-	if a := w.revoke(web, late); a.status != 200 {
+	if a := w.revoke(web, late); a.Status != 200 {
 		t.Errorf("after the time in Retry-After: %+v", a)
 	}
 	if got := w.stored() - before; got != served+1 {
@@ -155,15 +153,15 @@ func TestQuotaOutlivesRestart(t *testing.T) {
 		t.Helper()
 		before := w.stored()
 		a := w.revoke(web, beyond)
-		if a.status != 429 {
+		if a.Status != 429 {
 			t.Fatalf("beyond the quota: %+v", a)
 		}
 		w.mustBeError(a, "too_many_requests")
-		if after, err := strconv.Atoi(a.retryAfter); err != nil || after < 1 {
-			t.Errorf("Retry-After: %q", a.retryAfter)
+		if after, err := strconv.Atoi(a.RetryAfter); err != nil || after < 1 {
+			t.Errorf("Retry-After: %q", a.RetryAfter)
 		}
 		for _, token := range tokens[:most] {
-			if a := w.revoke(web, token); a.status != 200 {
+			if a := w.revoke(web, token); a.Status != 200 {
 				t.Errorf("what is stored, once more: %+v", a)
 			}
 		}
@@ -172,7 +170,7 @@ func TestQuotaOutlivesRestart(t *testing.T) {
 		}
 	}
 	for _, token := range tokens[:most] {
-		if a := w.revoke(web, token); a.status != 200 {
+		if a := w.revoke(web, token); a.Status != 200 {
 			t.Fatalf("within the quota: %+v", a)
 		}
 	}
@@ -186,7 +184,7 @@ func TestQuotaOutlivesRestart(t *testing.T) {
 	}
 	a := w.post("/v1/revocations", "application/x-ndjson", admin, string(body))
 	var told, refused int // which lines, is not said: those of a stream are stored beside each other
-	for _, line := range splitLines(a.body) {
+	for _, line := range splitLines(a.Body) {
 		switch {
 		case line.Position > 0:
 			told++
@@ -194,8 +192,8 @@ func TestQuotaOutlivesRestart(t *testing.T) {
 			refused++
 		}
 	}
-	if a.status != 200 || told != most || refused != 2 {
-		t.Errorf("a stream beyond the quota: %d, %s", a.status, a.body)
+	if a.Status != 200 || told != most || refused != 2 {
+		t.Errorf("a stream beyond the quota: %d, %s", a.Status, a.Body)
 	}
 
 	if exit := w.authority.Terminate(10 * time.Second); exit.Code != 0 {
@@ -206,11 +204,11 @@ func TestQuotaOutlivesRestart(t *testing.T) {
 	w.waitFor("the list is read again", 5*time.Second, func() bool { return w.metric("revcast_list_entries") == 2*most })
 	full()
 	if !slices.ContainsFunc(splitLines(w.post("/v1/revocations", "application/x-ndjson", admin,
-		fmt.Sprintf(`{"issuer":%q,"selector":{"jti":"one-more"}}`, w.issuer.Issuer)).body),
+		fmt.Sprintf(`{"issuer":%q,"selector":{"jti":"one-more"}}`, w.issuer.Issuer)).Body),
 		func(r result) bool { return r.Error == "too_many_requests" }) {
 		t.Error("a restart gave a stream's client its quota again")
 	}
-	if a := w.revoke(other, w.token(other)); a.status != 200 {
+	if a := w.revoke(other, w.token(other)); a.Status != 200 {
 		t.Errorf("another client: %+v", a)
 	}
 

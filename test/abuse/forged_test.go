@@ -74,13 +74,13 @@ func TestForgedTokensStoreNothing(t *testing.T) {
 			t.Fatalf("%s: %d bytes", kind, len(token))
 		}
 		a := w.revoke(web, token)
-		t.Logf("%s: %d %s", kind, a.status, strings.TrimSpace(a.body))
-		switch a.status { // never as a mistake of ours, nor as something stored
+		t.Logf("%s: %d %s", kind, a.Status, strings.TrimSpace(a.Body))
+		switch a.Status { // never as a mistake of ours, nor as something stored
 		case 200, 503:
 		case 400:
 			w.mustBeError(a, "unsupported_token_type")
 		default:
-			t.Errorf("%s: %d %s", kind, a.status, a.body)
+			t.Errorf("%s: %d %s", kind, a.Status, a.Body)
 		}
 		requests = append(requests, revokeRequest(web, token))
 	}
@@ -107,6 +107,6 @@ func TestForgedTokensStoreNothing(t *testing.T) {
 	if promised := quantile(genuine, 0.99); promised > 2*time.Second {
 		t.Errorf("a genuine token was revoked after %s", promised)
 	}
-	t.Logf("forged: %s; %d fetches of keys; memory %d MiB before, %d MiB at most", said, fetched, before/mib, peak/mib)
+	t.Logf("forged: %s; %d fetches of keys; memory %d MiB before, %d MiB at most", &said, fetched, before/mib, peak/mib)
 	t.Logf("%d genuine tokens meanwhile: p50 %s, p99 %s", len(genuine), quantile(genuine, 0.5), quantile(genuine, 0.99))
 }

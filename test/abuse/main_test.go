@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -28,12 +27,10 @@ import (
 )
 
 var (
-	lines  = flag.Int("lines", 200_000, "how many TestMillionLines sends in one request")
+	lines  = flag.Int("lines", 100_000, "how many TestMillionLines sends in one request")
 	during = flag.Duration("during", 4*time.Second, "how long each flood lasts")
 	logins = flag.Int("logins", 4000, "how many of each kind TestUnknownClientTakesAsLong sends")
 )
-
-func TestMain(m *testing.M) { harness.Main(m) }
 
 // The clients. Rates and quotas of those that are not named in a test's Edit are the
 // defaults.
@@ -135,9 +132,9 @@ func (w *world) tokens(owner harness.Client, n int) []string {
 
 // answer is what came back.
 type answer struct {
-	status     int
-	retryAfter string
-	body       string
+	Status     int
+	RetryAfter string
+	Body       string
 }
 
 func (w *world) do(r *http.Request) (answer, error) {
@@ -184,7 +181,7 @@ func (w *world) mustRevokePaced(who harness.Client, aSecond int, d time.Duration
 		}
 		r.Header.Set("Content-Type", formType)
 		r.SetBasicAuth(who.ID, who.Secret)
-		if a, err := w.do(r); err != nil || a.status != http.StatusOK {
+		if a, err := w.do(r); err != nil || a.Status != http.StatusOK {
 			w.Errorf("a genuine token of another client: %+v, %v", a, err)
 		}
 	})
@@ -200,10 +197,10 @@ func (w *world) metric(name string) float64 {
 		w.Fatal(err)
 	}
 	a, err := w.do(r)
-	if err != nil || a.status != http.StatusOK {
-		w.Fatalf("/metrics: %d, %v", a.status, err)
+	if err != nil || a.Status != http.StatusOK {
+		w.Fatalf("/metrics: %d, %v", a.Status, err)
 	}
-	for line := range strings.Lines(a.body) {
+	for line := range strings.Lines(a.Body) {
 		if text, ok := strings.CutPrefix(line, name+" "); ok {
 			v, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
 			if err != nil {
@@ -264,13 +261,9 @@ type raw struct {
 	answers *bufio.Reader
 }
 
-func (w *world) dial() (raw, error) {
-	conn, err := net.Dial("tcp", strings.TrimPrefix(w.authority.URL, "http://"))
-	if err != nil {
-		return raw{}, err
-	}
-	return raw{conn.(*net.TCPConn), bufio.NewReader(conn)}, nil
-}
+func newRaw(conn *net.TCPConn) raw { return raw{conn, bufio.NewReader(conn)} }
+
+func (w *world) dial() (raw, error) { return dial(strings.TrimPrefix(w.authority.URL, "http://")) }
 
 func (w *world) mustDial() raw {
 	w.Helper()
@@ -305,125 +298,21 @@ func (c raw) next() (a answer, err error) {
 		name, value, _ := bytes.Cut(line, []byte(": "))
 		switch {
 		case first && len(line) >= 12:
-			a.status, err = strconv.Atoi(string(line[9:12]))
+			a.Status, err = strconv.Atoi(string(line[9:12]))
 		case len(line) == 0:
 			body := make([]byte, length)
 			_, err = io.ReadFull(c.answers, body)
-			a.body = string(body)
+			a.Body = string(body)
 			return a, err
 		case string(name) == "Content-Length":
 			length, err = strconv.Atoi(string(value))
 		case string(name) == "Retry-After":
-			a.retryAfter = string(value)
+			a.RetryAfter = string(value)
 		}
 		if err != nil {
 			return a, err
 		}
 	}
-}
-
-// tally is what a flood was answered.
-type tally struct {
-	statuses map[int]int
-	took     time.Duration
-	first    map[int]answer // of each status
-}
-
-func (t tally) total() (n int) {
-	for _, m := range t.statuses {
-		n += m
-	}
-	return n
-}
-
-func (t tally) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%.0f requests a second;", float64(t.total())/t.took.Seconds())
-	for _, status := range slices.Sorted(maps.Keys(t.statuses)) {
-		fmt.Fprintf(&b, " %d: %d", status, t.statuses[status])
-	}
-	return b.String()
-}
-
-func (t *tally) add(o tally) {
-	if t.statuses == nil {
-		t.statuses, t.first = map[int]int{}, map[int]answer{}
-	}
-	for status, n := range o.statuses {
-		t.statuses[status] += n
-		t.first[status] = o.first[status]
-	}
-	t.took += o.took
-}
-
-// flood sends requests, over and over, until stop is closed: over so many connections,
-// and so many in a row on each before their answers are read.
-func (w *world) flood(stop <-chan struct{}, conns, inRow int, requests [][]byte) (all tally) {
-	began := time.Now()
-	each := make(chan tally, conns)
-	for i := range conns {
-		go func() {
-			t, err := w.floodOne(stop, inRow, requests, i*len(requests)/conns)
-			if err != nil {
-				w.Errorf("a flood was cut off: %v", err)
-			}
-			each <- t
-		}()
-	}
-	for range conns {
-		all.add(<-each)
-	}
-	all.took = time.Since(began)
-	return all
-}
-
-func (w *world) floodOne(stop <-chan struct{}, inRow int, requests [][]byte, next int) (t tally, err error) {
-	t = tally{statuses: map[int]int{}, first: map[int]answer{}}
-	c, err := w.dial()
-	if err != nil {
-		return t, err
-	}
-	defer func() { _ = c.Close() }()
-	var row []byte
-	for {
-		select {
-		case <-stop:
-			return t, nil
-		default:
-		}
-		row = row[:0]
-		for range inRow {
-			row = append(row, requests[next%len(requests)]...)
-			next++
-		}
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-		// A row is larger than what both ends buffer only where that is megabytes: nobody
-		// waits for the other.
-		if _, err := c.Write(row); err != nil {
-			return t, err
-		}
-		for range inRow {
-			a, err := c.next()
-			if err != nil {
-				return t, err
-			}
-			if t.statuses[a.status]++; t.first[a.status].status == 0 {
-				t.first[a.status] = a
-			}
-		}
-	}
-}
-
-// while runs a flood for as long as f takes.
-func (w *world) while(conns, inRow int, requests [][]byte, f func()) tally {
-	stop := make(chan struct{})
-	answered := make(chan tally)
-	go func() { answered <- w.flood(stop, conns, inRow, requests) }()
-	func() {
-		defer close(stop)
-		f()
-	}()
-	return <-answered
 }
 
 // paced calls f so often a second for a while, each call at its time whatever the one
@@ -458,7 +347,7 @@ func quantile(all []time.Duration, q float64) time.Duration {
 // mustBeError is for a body of RFC 6749 section 5.2.
 func (w *world) mustBeError(a answer, code string) {
 	w.Helper()
-	if !strings.Contains(a.body, `"error":"`+code+`"`) || !strings.Contains(a.body, `"error_description":"`) {
-		w.Errorf("%d: %s", a.status, a.body)
+	if !strings.Contains(a.Body, `"error":"`+code+`"`) || !strings.Contains(a.Body, `"error_description":"`) {
+		w.Errorf("%d: %s", a.Status, a.Body)
 	}
 }

@@ -25,7 +25,7 @@ const (
 func (c raw) cutOff(began time.Time) (status int, after time.Duration, err error) {
 	_ = c.SetReadDeadline(began.Add(shortRequest + grace))
 	if a, err := c.next(); err == nil {
-		status = a.status
+		status = a.Status
 		_, err = io.Copy(io.Discard, c.answers)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return status, time.Since(began), err

@@ -74,7 +74,7 @@ func TestUnknownClientTakesAsLong(t *testing.T) {
 					t.Fatal(err)
 				}
 				a, err := conn.next()
-				if err != nil || a.status != http.StatusUnauthorized {
+				if err != nil || a.Status != http.StatusUnauthorized {
 					t.Fatalf("%s: %+v, %v", c.name, a, err)
 				}
 				if round >= 100 { // all is warm
