@@ -148,6 +148,7 @@ type Authority struct {
 	publicURL     string
 	speaksRFC7009 bool
 	logger        *slog.Logger
+	complaints    *complaints
 	now           func() time.Time
 	metrics       *metrics
 	mux           *http.ServeMux
@@ -180,7 +181,7 @@ func New(c Config) (*Authority, error) {
 		log: c.Log, list: c.List, tokens: c.Tokens, issuers: issuers, opaque: c.Opaque,
 		transmitters: transmitters, events: c.Events, replay: token.NewReplay(maxReplays),
 		clients: c.Clients, publicURL: c.PublicURL,
-		logger: c.Logger, now: c.Now, mux: http.NewServeMux(),
+		logger: c.Logger, complaints: newComplaints(), now: c.Now, mux: http.NewServeMux(),
 	}
 	if a.logger == nil {
 		a.logger = slog.New(slog.DiscardHandler)

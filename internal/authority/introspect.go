@@ -33,7 +33,9 @@ func (a *Authority) serveIntrospection(d dialect) http.HandlerFunc {
 		a.metrics.introspections.WithLabelValues(d.name, o.kind.String()).Inc()
 		if answer == nil {
 			if o.cause != nil {
-				a.logger.WarnContext(r.Context(), "introspection refused", "dialect", d.name, "client", o.client, "why", o.cause)
+				if left, ok := a.complaints.take(o.kind, now); ok {
+					a.logger.WarnContext(r.Context(), "introspection refused", "dialect", d.name, "client", o.client, "why", o.cause, "left_out", left)
+				}
 			}
 			writeRefusal(w, o)
 			return

@@ -299,15 +299,11 @@ func TestDurableBehindARelay(t *testing.T) {
 	ctx, hangUp := context.WithCancel(t.Context())
 	var stored context.Context
 	gone := &fakeLog{append: func(ctx context.Context, _ []denylist.Revocation) (uint64, error) {
+		hangUp()
 		stored = ctx
 		return 1, ctx.Err()
 	}}
-	a = u.relaying(t, gone, nil, func(c *Config) {
-		c.Tokens = fakeTokens{"own": func() (*token.Verified, error) {
-			hangUp()
-			return testTokens["own"]()
-		}}
-	})
+	a = u.relaying(t, gone, nil)
 	if w := do(a, asks("web", "own").WithContext(ctx)); w.Code != 200 || stored == nil {
 		t.Errorf("%d: the caller took its revocation with it", w.Code)
 	}

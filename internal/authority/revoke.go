@@ -284,7 +284,8 @@ func (a *Authority) store(ctx context.Context, who revoker, now time.Time, rs ..
 }
 
 // record counts and logs an outcome. Selector values are personal data and a jti
-// stands for its token: the log names shapes only.
+// stands for its token: the log names shapes only. Lines of refusals are bounded: who
+// is no client can cause them too.
 func (a *Authority) record(ctx context.Context, dialect string, o outcome) {
 	a.metrics.requests.WithLabelValues(dialect, o.kind.String()).Inc()
 	attrs := []slog.Attr{slog.String("dialect", dialect), slog.String("client", o.client)}
@@ -314,6 +315,13 @@ func (a *Authority) record(ctx context.Context, dialect string, o outcome) {
 			why = o.cause.Error()
 		}
 		attrs = append(attrs, slog.String("outcome", o.kind.String()), slog.String("why", why))
+		left, ok := a.complaints.take(o.kind, a.now())
+		switch {
+		case !ok:
+			return
+		case left > 0:
+			attrs = append(attrs, slog.Int("left_out", left))
+		}
 	}
 	a.logger.LogAttrs(ctx, level, message, attrs...)
 }

@@ -256,3 +256,37 @@ func FuzzRevocation(f *testing.F) {
 		}
 	})
 }
+
+// Whoever repeats himself does not fill the log: what it stores again counts again, and
+// what it doesn't costs nothing.
+func TestBoundedRepeatsCountWhereTheyAreStored(t *testing.T) {
+	const most = 3
+	for name, c := range map[string]struct {
+		r      denylist.Revocation
+		stored int
+	}{
+		"a token":  {denylist.Revocation{Selector: denylist.One(denylist.JTI, "j1"), ExactExpiry: true}, 2 * most},
+		"a jti":    {denylist.Revocation{Selector: denylist.One(denylist.JTI, "j1")}, most},
+		"a cut":    {denylist.Revocation{Selector: denylist.One(denylist.Sub, "alice"), IssuedBefore: now}, most},
+		"a digest": {denylist.Revocation{Selector: denylist.One(denylist.Fingerprint, denylist.FingerprintOf("opaque"))}, most},
+	} {
+		list, log := denylist.New(), &fakeLog{}
+		a := newAuthority(t, log, func(c *Config) { c.List = list })
+		clients := registry(t, client.Config{ID: "c", SecretSHA256: hash("x"), MaxEntries: most})
+		who, err := clients.Authenticate(t.Context(), client.Credentials{Method: client.SecretPost, Logins: []client.Login{{ID: "c", Secret: "x"}}}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.r.Issuer, c.r.At, c.r.By, c.r.Expires = issuer, now, "c", now.Add(lifetime).Truncate(time.Second)
+		stored := 0
+		for range 2 * most {
+			if a.store(t.Context(), who, now, c.r).kind == revoked {
+				stored++
+			}
+			list.Add(c.r.Entry())
+		}
+		if stored != c.stored {
+			t.Errorf("%s: answered as stored %d times, want %d", name, stored, c.stored)
+		}
+	}
+}

@@ -178,7 +178,11 @@ func TestTenMillion(t *testing.T) {
 
 	authority := harness.StartAuthority(t, harness.AuthorityOptions{
 		Dir: dir, Issuers: []harness.Trust{issuer.Trust}, Clients: []harness.Client{web}, NoWait: true,
-		Edit: func(config map[string]any) { config["log"] = map[string]any{"level": "warn"} },
+		Edit: func(config map[string]any) {
+			config["log"] = map[string]any{"level": "warn"}
+			c := config["clients"].([]any)[0].(map[string]any)
+			c["max_entries"], c["rate"] = 2**entries, 1_000_000 // how fast it can be, not may be, is what counts here
+		},
 	})
 	t.Logf("the authority is ready %s after its start", waitReady(t, authority, 5*time.Minute).Round(time.Millisecond))
 	time.Sleep(3 * time.Second)
