@@ -3,11 +3,12 @@ package app
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"reflect"
+	"slices"
 	"syscall"
 	"time"
 
@@ -17,26 +18,29 @@ import (
 	"github.com/revcast/revcast/internal/config"
 )
 
-// watchEvery is how often the files are looked at. A look costs a stat each, and sees
-// what a platform swaps under a link.
+// watchEvery is how often the files are looked at. A look costs some stats each, and
+// sees what a platform swaps under a link.
 const watchEvery = 2 * time.Second
 
 // reloader takes over what may change while the authority runs: its clients, and the
 // certificate. It tells what changed besides.
 type reloader struct {
-	running  Config
-	load     func() (Config, error) // nil: clients stay as they are
-	files    []string
-	clients  *client.Registry
-	tls      *certificates
-	logger   *slog.Logger
-	reloads  *prometheus.CounterVec
-	lastSeen string
+	running Config
+	load    func() (Config, error) // nil: clients stay as they are
+	clients *client.Registry
+	tls     *certificates
+	logger  *slog.Logger
+	reloads *prometheus.CounterVec
+	// files hold the configuration, and named are those that it names, as it was read
+	// last, be it to no effect: what is missing may appear. Each with how they looked
+	// before they were read.
+	files, named         []string
+	seenFiles, seenNamed string
 }
 
 func newReloader(cfg Config, o Options, clients *client.Registry, tls *certificates, registry prometheus.Registerer) *reloader {
 	r := &reloader{
-		running: cfg, load: o.Reload, files: o.Files, clients: clients, tls: tls, logger: o.Logger,
+		running: cfg, load: o.Reload, files: o.Files, named: cfg.named(), clients: clients, tls: tls, logger: o.Logger,
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "revcast_reloads_total",
 			Help: "Times that clients and certificate were read again, by result.",
@@ -46,7 +50,7 @@ func newReloader(cfg Config, o Options, clients *client.Registry, tls *certifica
 		r.reloads.WithLabelValues(result)
 	}
 	registry.MustRegister(r.reloads)
-	r.lastSeen = r.look()
+	r.seenFiles, r.seenNamed = look(r.files), look(r.named)
 	return r
 }
 
@@ -62,59 +66,48 @@ func (r *reloader) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-asked:
-			r.lastSeen = r.look()
+			r.reload()
 		case <-ticker.C:
-			seen := r.look()
-			if seen == r.lastSeen {
-				continue
+			if r.changed() {
+				r.reload()
 			}
-			r.lastSeen = seen
 		}
-		r.reload()
 	}
 }
 
-// look returns something that differs once a file was written.
-func (r *reloader) look() (seen string) {
-	files := append(r.files, r.running.TLS.CertFile, r.running.TLS.KeyFile, r.running.TLS.ClientCAFile)
-	for _, c := range r.running.Clients {
-		files = append(files, c.JWKSFile)
+// named returns the files that a configuration names and that are read again.
+func (c Config) named() []string {
+	names := []string{c.TLS.CertFile, c.TLS.KeyFile, c.TLS.ClientCAFile}
+	for _, client := range c.Clients {
+		names = append(names, client.JWKSFile)
 	}
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" })
+}
+
+// changed reports whether a file was written since it was read.
+func (r *reloader) changed() bool {
+	return look(r.files) != r.seenFiles || look(r.named) != r.seenNamed
+}
+
+// look returns something that differs once one of some files was written, or a link on
+// the way to it leads elsewhere.
+func look(files []string) (seen string) {
 	for _, name := range files {
-		if name == "" {
-			continue
-		}
-		var info fs.FileInfo
 		info, err := os.Stat(name)
 		if err != nil {
 			seen += "-;"
 			continue
 		}
-		seen += fmt.Sprint(info.ModTime().UnixNano(), info.Size(), ";")
+		at, _ := filepath.EvalSymlinks(name)
+		seen += fmt.Sprint(at, info.ModTime().UnixNano(), info.Size(), ";")
 	}
 	return seen
 }
 
 func (r *reloader) reload() {
-	next := r.running
-	var err error
-	if r.load != nil {
-		if next, err = r.load(); err == nil {
-			next = next.complete()
-			err = next.check()
-		}
-	}
-	var clients []client.Config
+	clients, next, err := r.read()
 	if err == nil {
-		clients, err = clientConfigs(next.Clients)
-	}
-	if err == nil {
-		err = r.tls.load(r.running.TLS)
-	}
-	if err == nil {
-		if err = r.clients.Replace(clients); err != nil {
-			err = config.Errorf("", "%v", err)
-		}
+		err = r.take(clients)
 	}
 	if err != nil {
 		r.reloads.WithLabelValues("failed").Inc()
@@ -127,6 +120,42 @@ func (r *reloader) reload() {
 	if next.Clients = nil; !reflect.DeepEqual(next, withoutClients(r.running)) {
 		r.logger.Warn("the configuration has changed in more than its clients: that takes a restart")
 	}
+}
+
+// read reads the configuration again. What the files looked like is taken before, so
+// that what is written meanwhile is seen as a change.
+func (r *reloader) read() ([]client.Config, Config, error) {
+	next := r.running
+	r.seenFiles, r.seenNamed = look(r.files), look(r.named)
+	if r.load != nil {
+		var err error
+		if next, err = r.load(); err != nil {
+			return nil, next, err
+		}
+	}
+	watched := next
+	watched.TLS = r.running.TLS // others take a restart
+	r.named = watched.named()
+	r.seenNamed = look(r.named)
+	next = next.complete()
+	if err := next.check(); err != nil {
+		return nil, next, err
+	}
+	clients, err := clientConfigs(next.Clients)
+	return clients, next, err
+}
+
+// take has clients and certificate take effect: both or none.
+func (r *reloader) take(clients []client.Config) error {
+	made, err := readTLS(r.running.TLS)
+	if err != nil {
+		return err
+	}
+	if err := r.clients.Replace(clients); err != nil {
+		return config.Errorf("", "%v", err)
+	}
+	r.tls.current.Store(made)
+	return nil
 }
 
 func withoutClients(c Config) Config {
