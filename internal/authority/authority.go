@@ -143,7 +143,8 @@ type Authority struct {
 	relays        *relays
 	transmitters  map[string]transmitter
 	events        Tokens
-	replay        *token.Replay
+	replays       map[string]*token.Replay // by issuer, so that none is in another's way
+	questions     chan struct{}
 	clients       *client.Registry
 	publicURL     string
 	speaksRFC7009 bool
@@ -179,7 +180,7 @@ func New(c Config) (*Authority, error) {
 	}
 	a := &Authority{
 		log: c.Log, list: c.List, tokens: c.Tokens, issuers: issuers, opaque: c.Opaque,
-		transmitters: transmitters, events: c.Events, replay: token.NewReplay(maxReplays),
+		transmitters: transmitters, events: c.Events, questions: make(chan struct{}, questionsAtOnce),
 		clients: c.Clients, publicURL: c.PublicURL,
 		logger: c.Logger, complaints: newComplaints(), now: c.Now, mux: http.NewServeMux(),
 	}
@@ -188,6 +189,13 @@ func New(c Config) (*Authority, error) {
 	}
 	if a.now == nil {
 		a.now = time.Now
+	}
+	a.replays = map[string]*token.Replay{}
+	for iss := range issuers {
+		a.replays[iss] = token.NewReplay(maxReplays)
+	}
+	for iss := range transmitters {
+		a.replays[iss] = token.NewReplay(maxReplays)
 	}
 	if a.relays, err = newRelays(issuers, c.Opaque.Issuer, a.now); err != nil {
 		return nil, err
@@ -252,6 +260,9 @@ func unselectable(claim string) bool {
 // check returns o with its default.
 func (o Opaque) check(issuers map[string]Issuer) (Opaque, error) {
 	if o.Issuer == "" {
+		if o.Lifetime != 0 {
+			return o, errors.New("opaque_tokens.lifetime needs opaque_tokens.issuer")
+		}
 		return o, nil
 	}
 	issuer, ok := issuers[o.Issuer]

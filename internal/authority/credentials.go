@@ -89,7 +89,7 @@ func (a *Authority) authenticate(ctx context.Context, all caller, now time.Time)
 		}
 	}
 	if err != nil {
-		c := all[len(all)-1]
+		c := all[0]
 		method := c.Method
 		if method == "" {
 			method = "other"

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -87,12 +88,16 @@ func chooseDialects(names []string, mounts []Mount) (chosen []spoken, err error)
 			return nil, fmt.Errorf("mounts[%d].dialect: %w", i, err)
 		case m.Prefix == "" && m.Host == "":
 			return nil, fmt.Errorf("mounts[%d] needs a prefix or a host: a dialect's own paths are served anyway", i)
-		case m.Prefix != "" && (m.Prefix[0] != '/' || strings.HasSuffix(m.Prefix, "/") || strings.ContainsAny(m.Prefix, "{}?#% ")):
+		case m.Prefix != "" && (m.Prefix[0] != '/' || m.Prefix == "/" || path.Clean(m.Prefix) != m.Prefix || strings.ContainsAny(m.Prefix, "{}?#% ")):
 			return nil, fmt.Errorf("mounts[%d].prefix must be a plain path such as /idp, without a slash at its end", i)
 		case strings.ContainsAny(m.Host, "/:{}?#% "):
 			return nil, fmt.Errorf("mounts[%d].host must be a name such as idp.example, without scheme and port", i)
 		}
-		chosen = append(chosen, spoken{d, strings.ToLower(m.Host), m.Prefix})
+		next := spoken{d, strings.ToLower(m.Host), m.Prefix}
+		if slices.ContainsFunc(chosen, func(s spoken) bool { return s.name == next.name && s.at("") == next.at("") }) {
+			return nil, fmt.Errorf("mounts[%d] is there twice", i)
+		}
+		chosen = append(chosen, next)
 	}
 	return chosen, nil
 }

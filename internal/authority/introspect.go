@@ -54,6 +54,7 @@ func (a *Authority) introspect(r *http.Request, who *client.Client, raw string, 
 		}
 		return inactive, outcome{kind: nothing}
 	}
+	a.metrics.sawIssued(v, now)
 	owner, _ := a.issuers[v.Issuer].owner(v)
 	switch t, err := v.DenylistToken(); {
 	case err != nil, v.ValidAt(now) != nil, v.KeyRetired():

@@ -2,15 +2,18 @@ package authority
 
 import (
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 )
 
 // metadata is RFC 8414's, for as much of an authorization server as this is.
 type metadata struct {
-	Issuer               string   `json:"issuer"`
-	ResponseTypes        []string `json:"response_types_supported"` // required, and there are none
-	GrantTypes           []string `json:"grant_types_supported"`    // without it, the default would be two
+	Issuer string `json:"issuer"`
+	// Section 3.2 has claims without elements left out. But the first of these is required,
+	// and to leave out the second says that there are two.
+	ResponseTypes        []string `json:"response_types_supported"`
+	GrantTypes           []string `json:"grant_types_supported"`
 	Revocation           string   `json:"revocation_endpoint,omitzero"`
 	RevocationMethods    []string `json:"revocation_endpoint_auth_methods_supported,omitzero"`
 	RevocationAlgorithms []string `json:"revocation_endpoint_auth_signing_alg_values_supported,omitzero"`
@@ -24,7 +27,11 @@ type metadata struct {
 const metadataPath = "/.well-known/oauth-authorization-server"
 
 func (a *Authority) serveMetadata(w http.ResponseWriter, r *http.Request) {
-	base := a.baseURL(r)
+	base, ok := a.baseURL(r)
+	if !ok {
+		writeError(w, http.StatusNotFound, "not_found", "public_url is not configured, and what clients call this by could be anything")
+		return
+	}
 	m := metadata{Issuer: base, ResponseTypes: []string{}, GrantTypes: []string{}, ServiceDocumentation: base + openAPIPath}
 	if a.speaksRFC7009 {
 		methods, algorithms := a.clients.Methods(), a.clients.Algorithms()
@@ -37,16 +44,18 @@ func (a *Authority) serveMetadata(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, m)
 }
 
-// baseURL is what clients call the authority by: as configured, or else as this one
-// did.
-func (a *Authority) baseURL(r *http.Request) string {
+// baseURL is what clients call the authority by: as configured, or else as this one did
+// on the machine itself. From elsewhere a Host header is no more than somebody's word, and
+// clients send secrets to where the metadata says.
+func (a *Authority) baseURL(r *http.Request) (string, bool) {
 	if a.publicURL != "" {
-		return a.publicURL
+		return a.publicURL, true
 	}
 	u := url.URL{Scheme: "http", Host: r.Host}
 	if r.TLS != nil {
 		u.Scheme = "https"
 	}
+	ip, err := netip.ParseAddr(u.Hostname())
 	u.Host = strings.TrimSuffix(u.Host, map[string]string{"http": ":80", "https": ":443"}[u.Scheme])
-	return u.String()
+	return u.String(), u.Hostname() == "localhost" || err == nil && ip.IsLoopback()
 }

@@ -2,9 +2,11 @@ package authority
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/revcast/revcast/internal/client"
@@ -18,15 +20,15 @@ func TestMetadataNamesTheAuthority(t *testing.T) {
 		tls          bool
 		want         string
 	}{
-		{"", "revcast.internal:8700", false, "http://revcast.internal:8700"},
-		{"", "revcast.internal", false, "http://revcast.internal"},
-		{"", "revcast.internal:80", false, "http://revcast.internal"},
-		{"", "revcast.internal:443", false, "http://revcast.internal:443"},
-		{"", "revcast.internal:443", true, "https://revcast.internal"},
-		{"", "revcast.internal:80", true, "https://revcast.internal:80"},
-		{"", "revcast.internal:8443", true, "https://revcast.internal:8443"},
-		{"", "[2001:db8::1]:443", true, "https://[2001:db8::1]"},
-		{"", "[2001:db8::80]", false, "http://[2001:db8::80]"},
+		{"", "localhost:8700", false, "http://localhost:8700"},
+		{"", "127.0.0.1", false, "http://127.0.0.1"},
+		{"", "127.0.0.1:80", false, "http://127.0.0.1"},
+		{"", "127.0.0.1:443", false, "http://127.0.0.1:443"},
+		{"", "127.0.0.1:443", true, "https://127.0.0.1"},
+		{"", "127.0.0.1:80", true, "https://127.0.0.1:80"},
+		{"", "127.0.0.1:8443", true, "https://127.0.0.1:8443"},
+		{"", "[::1]:443", true, "https://[::1]"},
+		{"", "[::1]", false, "http://[::1]"},
 		{"https://revoke.example", "127.0.0.1:8700", false, "https://revoke.example"},
 		{"https://api.example/revoke", "127.0.0.1:8700", true, "https://api.example/revoke"},
 	} {
@@ -49,6 +51,19 @@ func TestMetadataNamesTheAuthority(t *testing.T) {
 			t.Errorf("%s at %s: %v, want %v", c.public, c.host, got, want)
 		}
 	}
+}
+
+// What only a Host header says is not told to clients, who would send secrets there.
+func TestMetadataIsNotForAnyHost(t *testing.T) {
+	for _, host := range []string{"revcast.internal:8700", "evil.example", "10.0.0.7:8700", "127.0.0.1.evil.example", "localhost.evil.example:80", ""} {
+		r := httptest.NewRequest(http.MethodGet, metadataPath, nil)
+		r.Host = host
+		if body := checkJSON(t, do(newAuthority(t, &fakeLog{}), r), 404, "not_found"); !strings.Contains(fmt.Sprint(body), "public_url") {
+			t.Errorf("%s: %v", host, body)
+		}
+	}
+	a := newAuthority(t, &fakeLog{}, func(c *Config) { c.PublicURL = "https://api.example/revoke" })
+	checkJSON(t, get(a, metadataPath+"/revoke"), 200, "") // RFC 8414 section 3.1
 }
 
 // Metadata tells of the methods that some client has, and of no other.
@@ -74,7 +89,7 @@ func TestMetadataMethods(t *testing.T) {
 			t.Fatal(err)
 		}
 		a := newAuthority(t, &fakeLog{}, func(config *Config) { config.Clients = all })
-		got := checkJSON(t, get(a, metadataPath), 200, "")
+		got := checkJSON(t, get(a, "http://127.0.0.1"+metadataPath), 200, "")
 		for _, endpoint := range []string{"revocation", "introspection"} {
 			if methods := got[endpoint+"_endpoint_auth_methods_supported"]; !reflect.DeepEqual(methods, c.methods) {
 				t.Errorf("%d clients, %s: methods %v, want %v", len(c.clients), endpoint, methods, c.methods)
@@ -102,7 +117,7 @@ func TestMetadataOfGlobalRevocation(t *testing.T) {
 		a := newAuthority(t, &fakeLog{}, func(config *Config) {
 			config.PublicURL, config.Transmitters, config.Events = c.public, c.transmitters, fakeTokens{}
 		})
-		if got := checkJSON(t, get(a, metadataPath), 200, "")["global_token_revocation_endpoint"]; got != c.want {
+		if got := checkJSON(t, get(a, "http://127.0.0.1"+metadataPath), 200, "")["global_token_revocation_endpoint"]; got != c.want {
 			t.Errorf("%q: %v", c.public, got)
 		}
 	}
@@ -112,10 +127,10 @@ func TestMetadataOfGlobalRevocation(t *testing.T) {
 func TestMetadataWithoutRFC7009(t *testing.T) {
 	for _, mounts := range [][]Mount{nil, {{Dialect: "rfc7009", Prefix: "/idp"}}, {{Dialect: "rfc7009", Host: "idp.example"}}} {
 		a := newAuthority(t, &fakeLog{}, func(c *Config) { c.Dialects, c.Mounts = []string{"edgetag"}, mounts })
-		got := checkJSON(t, get(a, "http://revcast.internal"+metadataPath), 200, "")
+		got := checkJSON(t, get(a, "http://127.0.0.1"+metadataPath), 200, "")
 		want := map[string]any{
-			"issuer": "http://revcast.internal", "response_types_supported": []any{}, "grant_types_supported": []any{},
-			"service_documentation": "http://revcast.internal/openapi.yaml",
+			"issuer": "http://127.0.0.1", "response_types_supported": []any{}, "grant_types_supported": []any{},
+			"service_documentation": "http://127.0.0.1/openapi.yaml",
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("%v: %v", mounts, got)

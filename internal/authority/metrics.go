@@ -48,7 +48,7 @@ func newMetrics(registry prometheus.Registerer, version string) (*metrics, error
 	}, []string{"dialect", "outcome"})
 	m.ahead = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "revcast_issuer_clock_ahead_seconds",
-		Help: "How far the iat of the last presented token that was ahead of our clock was ahead: clock_skew should be no less.",
+		Help: "How far the iat of the last token that was seen ahead of our clock was ahead: clock_skew should be no less. Tokens are seen when they are revoked or introspected, most of them some time after they were issued, so a clock may be ahead by more.",
 	}, []string{"issuer"})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "revcast_build_info", Help: "1, with the version as a label.",

@@ -17,6 +17,8 @@ const (
 	maxFound = 20
 	// searchTimeout bounds a search of the log, and the wait for one before it.
 	searchTimeout = 30 * time.Second
+	// questionsAtOnce bounds those that wait for their search: each reads the whole log.
+	questionsAtOnce = 8
 )
 
 // questionAnswer is the answer to "is this selector live, since when, by whom, why?".
@@ -46,8 +48,12 @@ func (a *Authority) serveQuestion(w http.ResponseWriter, r *http.Request) {
 		answer, o = a.question(r.Context(), who, r.URL.RawQuery)
 	}
 	if o.kind != active {
-		if o.cause != nil && r.Context().Err() == nil {
-			a.logger.ErrorContext(r.Context(), "a question can't be answered", "client", o.client, "why", o.cause)
+		why := any(o.why)
+		if o.cause != nil {
+			why = o.cause
+		}
+		if left, ok := a.complaints.take(o.kind, a.now()); ok && r.Context().Err() == nil {
+			a.logger.WarnContext(r.Context(), "a question is not answered", "client", o.client, "outcome", o.kind, "why", why, "left_out", left)
 		}
 		writeRefusal(w, o)
 		return
@@ -66,6 +72,12 @@ func (a *Authority) question(ctx context.Context, who *client.Client, query stri
 	grant, _ := grantFor(selector.Shape())
 	if !who.May(append(grant, client.GrantAny)...) {
 		return answer, refuse(denied, "the client has no grant for a selector by "+selector.Shape().String())
+	}
+	select {
+	case a.questions <- struct{}{}:
+		defer func() { <-a.questions }()
+	default:
+		return answer, outcome{kind: limited, why: "too many questions wait for the log", client: who.ID(), retry: 5 * time.Second}
 	}
 	ctx, cancel := context.WithTimeout(ctx, searchTimeout)
 	defer cancel()

@@ -168,14 +168,14 @@ func (a *Authority) logout(ctx context.Context, raw string, now time.Time) outco
 // token that could not be is good for another attempt.
 func (a *Authority) once(v *token.Verified, until, now time.Time, do func() outcome) (o outcome, replayed bool) {
 	jti := v.Text(denylist.JTI)
-	switch err := a.replay.Reserve(v.Issuer, jti, until, now); {
+	switch err := a.replays[v.Issuer].Reserve(v.Issuer, jti, until, now); {
 	case errors.Is(err, token.ErrReplayed):
 		return outcome{kind: badRequest, why: "the token was used before", client: v.Issuer}, true
 	case err != nil:
 		return outcome{kind: unavailable, why: "the token can't be taken now", cause: err, client: v.Issuer}, false
 	}
 	if o = do(); !o.kind.done() {
-		a.replay.Release(v.Issuer, jti)
+		a.replays[v.Issuer].Release(v.Issuer, jti)
 	}
 	return o, false
 }
@@ -215,6 +215,7 @@ func (a *Authority) serveEvents(w http.ResponseWriter, r *http.Request) {
 		writeRefusal(w, o)
 		return
 	}
+	w.Header().Set("Content-Language", "en") // of the description
 	said := pushError{event.InvalidRequest, o.why}
 	status := kinds[o.kind].status
 	switch {

@@ -305,7 +305,10 @@ func (a *Authority) record(ctx context.Context, dialect string, o outcome) {
 		message = "revocation refused: too many"
 	case unavailable:
 		level, message = slog.LevelError, "revocation not known to be stored"
-		if ctx.Err() != nil {
+		switch {
+		case o.why == errShuttingDown.Error():
+			level, message = slog.LevelInfo, "a stream ended since the authority does"
+		case ctx.Err() != nil:
 			level, message = slog.LevelInfo, "caller hung up before the revocation was known to be stored"
 		}
 	}

@@ -1,8 +1,9 @@
 package authority
 
 import (
-	"fmt"
+	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,9 +39,13 @@ func (a *Authority) mount(chosen []spoken, registry *prometheus.Registry) (err e
 		{http.MethodGet, "/readyz", a.serveReady, nil},
 		{http.MethodGet, "/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP, nil},
 	}
+	if u, err := url.Parse(a.publicURL); err == nil && u.Path != "" { // RFC 8414 section 3.1
+		routes = append(routes, route{http.MethodGet, metadataPath + u.Path, a.serveMetadata, nil})
+	}
 	defer func() {
 		if said := recover(); said != nil { // how ServeMux says that two patterns conflict
-			err = fmt.Errorf("mounts: two of the places are the same: %v", said)
+			a.logger.Debug("conflicting routes", "said", said)
+			err = errors.New("mounts: two of the places are, or could be, the same")
 		}
 	}()
 	for _, r := range routes {

@@ -23,6 +23,7 @@ const (
 var (
 	errBodyCut      = errors.New("the body could not be read to its end")
 	errLineTooLong  = errors.New("a line is at most 16 KiB")
+	errGone         = errors.New("the client is not what it was: this line and those after it were not read")
 	errShuttingDown = errors.New("the authority is shutting down: this line and those after it were not read")
 )
 
@@ -63,12 +64,18 @@ func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, wh
 		}
 		answer := make(chan outcome, 1)
 		answers <- answer // ends soon: writeAnswers goes on without a peer, and append is bounded
-		if reading.Err() != nil {
+		switch {
+		case reading.Err() != nil:
 			err = context.Cause(reading)
+		case err == nil && !a.clients.Still(who):
+			err = errGone
 		}
 		switch {
 		case errors.Is(err, errLineTooLong):
 			answer <- outcome{kind: badRequest, why: err.Error(), client: who.ID()}
+		case errors.Is(err, errGone):
+			answer <- outcome{kind: badClient, why: err.Error(), client: who.ID()}
+			more = false
 		case errors.Is(err, errShuttingDown):
 			answer <- outcome{kind: unavailable, why: err.Error(), client: who.ID()}
 			more = false

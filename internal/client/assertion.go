@@ -67,7 +67,8 @@ func (r *Registry) accepts(v *token.Verified, c Credentials, now time.Time) bool
 	latest := now.Add(assertionLeeway)
 	return v.Text("sub") == v.Issuer &&
 		!slices.ContainsFunc(c.Logins, func(l Login) bool { return l.ID != v.Issuer }) &&
-		slices.ContainsFunc(v.Audience, func(a string) bool { return slices.Contains(r.audiences, a) }) &&
+		// For us, and for no one else, who could show it here.
+		len(v.Audience) > 0 && !slices.ContainsFunc(v.Audience, func(a string) bool { return !slices.Contains(r.audiences, a) }) &&
 		now.Before(v.Expires.Add(assertionLeeway)) && !v.Expires.After(latest.Add(assertionLifetime)) &&
 		!v.IssuedAt.After(latest) && !v.NotBefore.After(latest) &&
 		v.Text("jti") != ""

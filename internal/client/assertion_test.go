@@ -32,7 +32,8 @@ func TestAssertionMustSayWhatTheStandardsWant(t *testing.T) {
 		"two ids beside it":             {good, []Login{{ID: "svc"}, {ID: "svc2"}}, false},
 		"no assertion":                  {"", nil, false},
 		"an id and no assertion":        {"", []Login{{ID: "svc"}}, false},
-		"several audiences":             {assertion(es256(), map[string]any{"aud": []string{"x", audience}}), nil, true},
+		"for others too":                {assertion(es256(), map[string]any{"aud": []string{"x", audience}}), nil, false},
+		"for us twice":                  {assertion(es256(), map[string]any{"aud": []string{audience, audience}}), nil, true},
 		"the other name":                {assertion(es256(), map[string]any{"aud": "https://revcast.example"}), nil, true},
 		"another audience":              {assertion(es256(), map[string]any{"aud": audience + "/"}), nil, false},
 		"no audience":                   {assertion(es256(), map[string]any{"aud": nil}), nil, false},
@@ -203,8 +204,9 @@ func TestKeysThatCanNotBeHad(t *testing.T) {
 		if err := sign(other(), "e2"); err != nil {
 			t.Errorf("a new key: %v", err)
 		}
-		// Too soon after that, whether there is another new one can't be known.
-		if err := sign(es256(), "e3"); !errors.Is(err, ErrUnavailable) {
+		// Too soon after that, whether there is another new one can't be known, and that
+		// must not tell that there is a client.
+		if err := sign(es256(), "e3"); !errors.Is(err, ErrFailed) || errors.Is(err, ErrUnavailable) {
 			t.Errorf("an unknown key, too soon: %v", err)
 		}
 		if err := sign(other(), "e1"); !errors.Is(err, ErrFailed) {

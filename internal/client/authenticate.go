@@ -46,7 +46,8 @@ func (r *Registry) Authenticate(ctx context.Context, c Credentials, now time.Tim
 		return r.byAssertion(ctx, all, c, now)
 	case TLSClientAuth:
 		return r.find(all, c, func(candidate *Client, _ Login) bool {
-			return len(c.Certificates) > 0 && candidate.certificate.in(c.Certificates[0])
+			// It was verified when the connection was made, which may be long ago.
+			return len(c.Certificates) > 0 && candidate.certificate.in(c.Certificates[0]) && !now.After(c.Certificates[0].NotAfter)
 		})
 	case None:
 		found, err := r.find(all, c, func(_ *Client, l Login) bool { return l.Secret == "" })

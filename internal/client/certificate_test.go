@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 )
 
 // leaf makes a certificate with these names. Who signed it was asked before.
@@ -22,6 +23,9 @@ func leaf(t testing.TB, c x509.Certificate) []*x509.Certificate {
 		t.Fatal(err)
 	}
 	c.SerialNumber = big.NewInt(1)
+	if c.NotAfter.IsZero() {
+		c.NotAfter = now.Add(time.Hour)
+	}
 	der, err := x509.CreateCertificate(rand.Reader, &c, &c, public, private)
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +109,7 @@ func TestCertificateMustHaveTheOneName(t *testing.T) {
 		"another email":                {Config{TLSSANEmail: "x@example.org"}, presented, false},
 		"no names":                     {Config{TLSSANDNS: "web.example"}, leaf(t, x509.Certificate{}), false},
 		"no certificate":               {Config{TLSSANDNS: "web.example"}, nil, false},
+		"expired since":                {Config{TLSSANDNS: "web.example"}, leaf(t, x509.Certificate{DNSNames: []string{"web.example"}, NotAfter: now.Add(-time.Second)}), false},
 		"an issuer's, behind the leaf": {Config{TLSSANDNS: "web.example"}, append(leaf(t, x509.Certificate{}), presented...), false},
 	} {
 		c.config.ID, c.config.Auth = "web", []string{TLSClientAuth}

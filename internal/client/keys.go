@@ -45,10 +45,10 @@ func (k *keys) same(c Config) bool {
 	return k.uri == c.JWKSURI && (k.document == nil) == (c.JWKS == nil) && bytes.Equal(k.document, c.JWKS)
 }
 
-// unavailable reports whether an error of the reader says that it can't be known whose
-// the assertion is. Keys at hand don't change, and a signature that is wrong by every
-// key there is must not tell that there are keys.
+// unavailable reports whether an error of the reader says that the keys were never had,
+// so that it can't be known whose the assertion is. Once they were, a key that is not
+// among them must not tell that there are others: a client that has just changed its key
+// fails until it is fetched, some seconds at most.
 func (k *keys) unavailable(err error) bool {
-	return errors.Is(err, token.ErrKeysUnavailable) && !errors.Is(err, token.ErrSignature) &&
-		(k.document == nil || !errors.Is(err, token.ErrUnknownKey))
+	return errors.Is(err, token.ErrKeysUnavailable) && !errors.Is(err, token.ErrSignature) && !errors.Is(err, token.ErrUnknownKey)
 }

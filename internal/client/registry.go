@@ -209,3 +209,11 @@ func (r *Registry) AllowsOrigin(origin string) bool { return r.current.Load().or
 
 // Algorithms returns what the assertions of some client may be signed with.
 func (r *Registry) Algorithms() []string { return slices.Clone(r.current.Load().algorithms) }
+
+// Still reports whether a client that was authenticated before would be, and might do the
+// same: who goes on for long with one request asks now and then.
+func (r *Registry) Still(c *Client) bool {
+	known := r.current.Load().byID[c.id]
+	return known != nil && (known == c || known.secret == c.secret && known.keys == c.keys && known.certificate == c.certificate &&
+		slices.Equal(known.auth, c.auth) && slices.Equal(known.grants, c.grants))
+}

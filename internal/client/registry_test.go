@@ -260,3 +260,34 @@ func TestOutstandingStopsWhereAsked(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+// Who goes on with one request is asked for again.
+func TestStill(t *testing.T) {
+	web := Config{ID: "web", SecretSHA256: hash("x"), Revoke: []string{GrantSubject}}
+	r := registry(t, Options{}, web)
+	who, err := r.Authenticate(t.Context(), Credentials{Method: SecretBasic, Logins: []Login{{"web", "x"}}}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := Config{ID: "other", SecretSHA256: hash("x")}
+	for _, c := range []struct {
+		list []Config
+		want bool
+	}{
+		{[]Config{web}, true},
+		{[]Config{other, web}, true},
+		{[]Config{{ID: "web", SecretSHA256: hash("x"), Revoke: []string{GrantSubject}, Rate: 7}}, true},
+		{[]Config{other}, false},
+		{nil, false},
+		{[]Config{{ID: "web", SecretSHA256: hash("y"), Revoke: []string{GrantSubject}}}, false},
+		{[]Config{{ID: "web", SecretSHA256: hash("x")}}, false},
+		{[]Config{{ID: "web", SecretSHA256: hash("x"), Revoke: []string{GrantSubject}, Auth: []string{SecretPost}}}, false},
+	} {
+		if err := r.Replace(c.list); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Still(who); got != c.want {
+			t.Errorf("%+v: %v", c.list, got)
+		}
+	}
+}
