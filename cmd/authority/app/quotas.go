@@ -15,33 +15,48 @@ import (
 
 const quotasEvery = 10 * time.Second
 
-// keepQuotas remembers over a restart how many revocations each client has
-// outstanding. What it loses is the last seconds before a crash, so its failures are
-// told and no more.
-func keepQuotas(ctx context.Context, file string, clients *client.Registry, logger *slog.Logger) {
-	if err := loadQuotas(file, clients); err != nil {
-		logger.Warn("what clients have outstanding is not known: counted from zero", "why", err)
+// quotas remember over a restart how many revocations each client has outstanding, in
+// a file. What is lost is the last seconds before a crash, so failures are told and no
+// more.
+type quotas struct {
+	file    string
+	clients *client.Registry
+	logger  *slog.Logger
+	saved   []byte
+}
+
+// load is for before anyone is served.
+func (q *quotas) load() {
+	if err := loadQuotas(q.file, q.clients); err != nil {
+		q.logger.Warn("what clients have outstanding is not known: counted from zero", "why", err)
 	}
+}
+
+// keep saves again and again until ctx ends. What comes after is for another save.
+func (q *quotas) keep(ctx context.Context) {
 	ticker := time.NewTicker(quotasEvery)
 	defer ticker.Stop()
-	var saved []byte
-	for more := true; more; {
+	for {
 		select {
 		case <-ctx.Done():
-			more = false
+			return
 		case <-ticker.C:
+			q.save()
 		}
-		var b bytes.Buffer
-		err := clients.SaveOutstanding(&b)
-		if err == nil && !bytes.Equal(b.Bytes(), saved) {
-			err = replaceFile(file, b.Bytes())
-		}
-		if err != nil {
-			logger.Warn("what clients have outstanding can't be saved", "why", err)
-			continue
-		}
-		saved = b.Bytes()
 	}
+}
+
+func (q *quotas) save() {
+	var b bytes.Buffer
+	err := q.clients.SaveOutstanding(&b)
+	if err == nil && !bytes.Equal(b.Bytes(), q.saved) {
+		err = replaceFile(q.file, b.Bytes())
+	}
+	if err != nil {
+		q.logger.Warn("what clients have outstanding can't be saved", "why", err)
+		return
+	}
+	q.saved = b.Bytes()
 }
 
 func loadQuotas(file string, clients *client.Registry) error {

@@ -520,3 +520,97 @@ func TestReloadOnSIGHUP(t *testing.T) {
 		t.Error("after a broken file:", got)
 	}
 }
+
+// What clients have outstanding is known from the first request after a restart on, and
+// what was under way at the end is in it.
+func TestBoundedQuotasSurviveARestart(t *testing.T) {
+	key := tokentest.NewKey("k", "ES256")
+	jwks := httptest.NewServer(tokentest.NewIdP(key))
+	t.Cleanup(jwks.Close)
+	cfg := testConfig(t)
+	cfg.Issuers = []Issuer{NewIssuer("https://idp.example", jwks.URL)}
+	cfg.Clients = []Client{{ID: "web", SecretSHA256: hashed("one"), MaxEntries: 2}, {ID: "other", SecretSHA256: hashed("one"), MaxEntries: 2}}
+	token := func(id, jti string) string {
+		return key.Token(map[string]any{
+			"iss": "https://idp.example", "jti": jti, "client_id": id, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+		})
+	}
+	var addrs Addrs
+	check := func(id, token string, want int) {
+		t.Helper()
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+		resp, err := client.PostForm("http://"+addrs.HTTP+"/oauth2/revoke", url.Values{"client_id": {id}, "client_secret": {"one"}, "token": {token}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want || (want == http.StatusTooManyRequests) != (resp.Header.Get("Retry-After") != "") {
+			t.Errorf("%s: %d %v, want %d", id, resp.StatusCode, resp.Header, want)
+		}
+	}
+	file := filepath.Join(cfg.DataDir, "quotas.json")
+	first := token("web", "1")
+	addrs, stop := start(t, cfg)
+	check("web", first, 200)
+	check("web", token("web", "2"), 200)
+	check("web", token("web", "3"), 429)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Fatal(info, err)
+	}
+	addrs, stop = start(t, cfg)
+	check("web", token("web", "3"), 429)
+	check("other", token("other", "4"), 200)
+	check("web", first, 200) // the log has it: to say it again costs nothing
+	if _, metrics := get(t, "http://"+addrs.HTTP+"/metrics"); !regexp.MustCompile(`(?m)^revcast_client_revocations_outstanding\{client="web"\} 2$`).MatchString(metrics) {
+		t.Errorf("outstanding: %s", regexp.MustCompile(`(?m)^revcast_.*outstanding.*`).FindAllString(metrics, -1))
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	// A file that can't be read is no reason to serve nobody.
+	write(t, file, "rubbish")
+	addrs, stop = start(t, cfg)
+	check("web", token("web", "5"), 200)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), `"id":"web"`) {
+		t.Errorf("%s %v", b, err)
+	}
+}
+
+func TestQuotasAreLoadedBeforeAnyoneIsServed(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Clients = []Client{{ID: "web", SecretSHA256: hashed("one"), MaxEntries: 2}}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	end := time.Now().Add(time.Hour).Truncate(10 * time.Minute).Unix()
+	write(t, filepath.Join(cfg.DataDir, "quotas.json"), fmt.Sprintf(`{"version":1,"clients":[{"id":"web","buckets":[[%d,2]]}]}`+"\n", end))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	answered := make(chan string, 1)
+	err := Run(ctx, cfg, Options{Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Listening: func(a Addrs) {
+		// HTTP is bound and not served yet: the answer comes as soon as it is.
+		go func() {
+			client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+			resp, err := client.Get("http://" + a.HTTP + "/metrics")
+			if err != nil {
+				answered <- err.Error()
+				return
+			}
+			defer func() { _ = resp.Body.Close() }()
+			b, err := io.ReadAll(resp.Body)
+			answered <- fmt.Sprint(string(b), err)
+		}()
+	}, Ready: func(Addrs) { cancel() }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if metrics := <-answered; !regexp.MustCompile(`(?m)^revcast_client_revocations_outstanding\{client="web"\} 2$`).MatchString(metrics) {
+		t.Errorf("outstanding: %s", regexp.MustCompile(`(?m)^.*outstanding.*`).FindAllString(metrics, -1))
+	}
+}

@@ -71,6 +71,8 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	}
 	defer unlock()
 
+	used := &quotas{file: filepath.Join(cfg.DataDir, "quotas.json"), clients: parts.clients, logger: o.Logger}
+	used.load()
 	addrs := Addrs{HTTP: ln.Addr().String()}
 	o.Logger.Info("authority is listening", "http", addrs.HTTP)
 	if o.Listening != nil {
@@ -92,7 +94,7 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	}
 	running.Go(func() { parts.clients.Run(ctx) })
 	running.Go(func() { parts.reloader.run(ctx) })
-	running.Go(func() { keepQuotas(ctx, filepath.Join(cfg.DataDir, "quotas.json"), parts.clients, o.Logger) })
+	running.Go(func() { used.keep(ctx) })
 	var openErr error
 	running.Go(func() {
 		opened, err := broadcast.Open(ctx, open)
@@ -118,6 +120,7 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	err = cli.Serve(ctx, o.Logger, cli.Server{Name: "listen", Listener: parts.tls.wrap(ln), Handler: parts.face, Stop: parts.face.Stop})
 	stop()
 	running.Wait()
+	used.save() // with what was under way
 	err = errors.Join(openErr, err)
 	if opened := log.open.Load(); opened != nil {
 		if closeErr := opened.Close(); closeErr != nil {
