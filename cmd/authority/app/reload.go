@@ -2,11 +2,11 @@ package app
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"syscall"
@@ -18,9 +18,9 @@ import (
 	"github.com/revcast/revcast/internal/config"
 )
 
-// watchEvery is how often the files are looked at. A look costs some stats each, and
-// sees what a platform swaps under a link.
-const watchEvery = 2 * time.Second
+// watchEvery is how often the files are looked at. What two looks in a row show is taken
+// over: the first may have come upon a file that is just being written.
+const watchEvery = time.Second
 
 // reloader takes over what may change while the authority runs: its clients, and the
 // certificate. It tells what changed besides.
@@ -58,9 +58,13 @@ func newReloader(cfg Config, o Options, clients *client.Registry, tls *certifica
 func (r *reloader) run(ctx context.Context) {
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGHUP)
-	defer signal.Stop(asked)
+	defer func() {
+		signal.Stop(asked)
+		signal.Ignore(syscall.SIGHUP) // it would kill a process that is shutting down
+	}()
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
+	before := ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -68,9 +72,11 @@ func (r *reloader) run(ctx context.Context) {
 		case <-asked:
 			r.reload()
 		case <-ticker.C:
-			if r.changed() {
+			now := look(r.files) + look(r.named)
+			if now == before && r.changed() {
 				r.reload()
 			}
+			before = now
 		}
 	}
 }
@@ -86,22 +92,19 @@ func (c Config) named() []string {
 
 // changed reports whether a file was written since it was read.
 func (r *reloader) changed() bool {
-	return look(r.files) != r.seenFiles || look(r.named) != r.seenNamed
+	return look(r.files)+look(r.named) != r.seenFiles+r.seenNamed
 }
 
-// look returns something that differs once one of some files was written, or a link on
-// the way to it leads elsewhere.
-func look(files []string) (seen string) {
+// look returns something that differs once one of some files holds something else, or
+// can't be read any more.
+func look(files []string) string {
+	h := sha256.New()
 	for _, name := range files {
-		info, err := os.Stat(name)
-		if err != nil {
-			seen += "-;"
-			continue
-		}
-		at, _ := filepath.EvalSymlinks(name)
-		seen += fmt.Sprint(at, info.ModTime().UnixNano(), info.Size(), ";")
+		b, err := os.ReadFile(name)
+		fmt.Fprintf(h, "%q %d %v\n", name, len(b), err)
+		h.Write(b)
 	}
-	return seen
+	return string(h.Sum(nil))
 }
 
 func (r *reloader) reload() {
@@ -140,6 +143,11 @@ func (r *reloader) read() ([]client.Config, Config, error) {
 	next = next.complete()
 	if err := next.check(); err != nil {
 		return nil, next, err
+	}
+	if len(next.Clients) == 0 && len(r.running.Clients) > 0 {
+		// More often a file that was emptied by mistake than an authority that is to be
+		// for no one.
+		return nil, next, config.Errorf("clients", "there are none any more: that takes a restart")
 	}
 	clients, err := clientConfigs(next.Clients)
 	return clients, next, err

@@ -204,6 +204,7 @@ func TestReloadOfABrokenFileChangesNothing(t *testing.T) {
 		"no issuers":                 secrets("web", "two"),
 		"a client twice":             base + tls + secrets("web", "two", "web", "three"),
 		"a hash that is none":        base + tls + "clients: [{id: web, secret_sha256: abc}]\n",
+		"no clients any more":        base + tls,
 		"an unknown grant":           base + tls + "clients: [{id: web, secret_sha256: " + hashed("two") + ", revoke: [all]}]\n",
 		"a file of keys that is not": base + tls + "clients: [{id: web, auth: [private_key_jwt], jwks_file: " + filepath.Join(dir, "missing") + "}]\n",
 	} {
@@ -252,8 +253,7 @@ func TestReloadWarnsOfWhatTakesARestart(t *testing.T) {
 	}{
 		"nothing":           {base + secrets("web", "one"), false},
 		"clients":           {base + secrets("web", "two"), false},
-		"no clients at all": {base, false},
-		"a default spelled": {base + "data_dir: data\nlisten: 127.0.0.1:8700\n", false},
+		"a default spelled": {base + secrets("web", "two") + "data_dir: data\nlisten: 127.0.0.1:8700\n", false},
 		"another listen":    {base + secrets("web", "two") + "listen: 127.0.0.1:9999\n", true},
 		"another issuer":    {strings.ReplaceAll(base, "idp.example", "other.example") + secrets("web", "two"), true},
 		"another algorithm": {strings.ReplaceAll(base, "jwks_uri", "algorithms: [ES384], jwks_uri") + secrets("web", "two"), true},
@@ -374,7 +374,8 @@ func TestReloadReadsFilesOfKeys(t *testing.T) {
 	a.checkReloads(t, 2, 2)
 }
 
-// Nobody need ask: the files are looked at every two seconds.
+// Nobody need ask: the files are looked at every second, and what two looks in a row
+// show is taken over.
 func TestReloadHappensByItself(t *testing.T) {
 	prime := make(chan os.Signal, 1) // the loop of os/signal must not begin in a bubble
 	signal.Notify(prime, syscall.SIGHUP)
@@ -393,9 +394,18 @@ func TestReloadHappensByItself(t *testing.T) {
 		write(t, file, base+secrets("web", "another"))
 		time.Sleep(watchEvery)
 		synctest.Wait()
+		if !a.knows(t, "web", "one") {
+			t.Error("taken over at first sight")
+		}
+		time.Sleep(watchEvery)
+		synctest.Wait()
 		if !a.knows(t, "web", "another") || a.knows(t, "web", "one") {
 			t.Error("not taken over")
 		}
+		// A file that is being written is not all of it.
+		write(t, file, base)
+		time.Sleep(watchEvery)
+		write(t, file, base+secrets("web", "another"))
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		a.checkReloads(t, 1, 0)
