@@ -7,7 +7,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 )
 
 // dialect is one spelling of "revoke this token": what a request looks like, and
@@ -150,13 +149,12 @@ func (d dialect) forward(r *http.Request, f form) forwarded {
 
 func (a *Authority) serveRevoke(d dialect) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		started := time.Now()
+		defer a.timed(d.name)()
 		c, o, ok := d.read(w, r)
 		if ok {
 			o = a.revoke(r.Context(), c, a.now())
 		}
 		a.record(r.Context(), d.name, o)
-		a.metrics.duration.WithLabelValues(d.name).Observe(time.Since(started).Seconds())
 		if o.relayed != nil {
 			o.relayed.write(w)
 			return

@@ -69,6 +69,12 @@ func (m *metrics) sawIssued(v *token.Verified, now time.Time) {
 	}
 }
 
+// timed returns what is to be called when a revoke call has been answered.
+func (a *Authority) timed(dialect string) func() {
+	started := time.Now()
+	return func() { a.metrics.duration.WithLabelValues(dialect).Observe(time.Since(started).Seconds()) }
+}
+
 // counted counts the answers of a route.
 func (a *Authority) counted(path string, handle http.HandlerFunc) http.Handler {
 	a.metrics.http.WithLabelValues(path, "200") // so that the first answer is an increase, and every route can be seen

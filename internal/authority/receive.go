@@ -135,6 +135,7 @@ func (a *Authority) end(ctx context.Context, who provider, all []event.Over, now
 
 // serveLogout takes OpenID Connect logout tokens (Back-Channel Logout 1.0 section 2.5).
 func (a *Authority) serveLogout(w http.ResponseWriter, r *http.Request) {
+	defer a.timed(logoutDialect)()
 	f, o, ok := readForm(w, r, "logout_token")
 	if ok {
 		o = a.logout(r.Context(), f.Get("logout_token"), a.now())
@@ -191,6 +192,7 @@ func refusedEvent(err error) outcome {
 
 // serveEvents takes security events that are pushed (RFC 8935).
 func (a *Authority) serveEvents(w http.ResponseWriter, r *http.Request) {
+	defer a.timed(eventsDialect)()
 	var o outcome
 	body, err := readBody(w, r)
 	switch {
@@ -293,6 +295,7 @@ func (a *Authority) takeEvent(ctx context.Context, raw string, now time.Time) ou
 // serveGlobal takes Global Token Revocation requests
 // (draft-parecki-oauth-global-token-revocation).
 func (a *Authority) serveGlobal(w http.ResponseWriter, r *http.Request) {
+	defer a.timed(globalDialect)()
 	o := a.global(w, r)
 	a.record(r.Context(), globalDialect, o)
 	status, code := kinds[o.kind].status, kinds[o.kind].code

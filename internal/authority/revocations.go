@@ -15,7 +15,6 @@ const selectorDialect = "selector"
 
 // serveRevocations answers POST /v1/revocations.
 func (a *Authority) serveRevocations(w http.ResponseWriter, r *http.Request) {
-	started := time.Now()
 	who, o, ok := a.administrator(r)
 	if !ok {
 		a.record(r.Context(), selectorDialect, o)
@@ -26,6 +25,7 @@ func (a *Authority) serveRevocations(w http.ResponseWriter, r *http.Request) {
 		a.streamRevocations(w, r, who)
 		return
 	}
+	defer a.timed(selectorDialect)()
 	body, err := readBody(w, r)
 	switch now := a.now(); {
 	case !hasType(r, jsonType):
@@ -42,7 +42,6 @@ func (a *Authority) serveRevocations(w http.ResponseWriter, r *http.Request) {
 	}
 	o.client = who.ID()
 	a.record(r.Context(), selectorDialect, o)
-	a.metrics.duration.WithLabelValues(selectorDialect).Observe(time.Since(started).Seconds())
 	if o.kind == revoked {
 		writeJSON(w, http.StatusOK, answerOf(o))
 		return

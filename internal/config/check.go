@@ -34,6 +34,18 @@ func Required(key, value string) error {
 // HTTPURL asks for an absolute http or https URL without credentials, query and
 // fragment.
 func HTTPURL(key, value string) error {
+	if err := Endpoint(key, value); err != nil {
+		return err
+	}
+	if strings.Contains(value, "?") {
+		return Errorf(key, "a URL here has no query and no fragment: %s", quote(value))
+	}
+	return nil
+}
+
+// Endpoint is HTTPURL for what somebody else serves, and may have a query (RFC 6749
+// section 3).
+func Endpoint(key, value string) error {
 	if err := Required(key, value); err != nil {
 		return err
 	}
@@ -44,10 +56,21 @@ func HTTPURL(key, value string) error {
 		return Errorf(key, "a URL here must not hold credentials")
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return Errorf(key, "not an http(s) URL: %s", quote(value))
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+	case u.Fragment != "":
 		return Errorf(key, "a URL here has no query and no fragment: %s", quote(value))
 	}
 	return nil
+}
+
+// IsPlain reports whether what is sent to a URL can be read on the way to another
+// machine.
+func IsPlain(value string) bool {
+	u, err := url.Parse(value)
+	if err != nil || u.Scheme != "http" {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())
 }
 
 // NATSURL asks for one or more NATS URLs, separated by commas. They may hold user

@@ -57,7 +57,7 @@ func (i *Issuer) Check(key string) error {
 	}
 	return Check(
 		Required(key+".issuer", i.Issuer),
-		HTTPURL(key+".jwks_uri", i.JWKSURI),
+		Endpoint(key+".jwks_uri", i.JWKSURI),
 		Each(key+".algorithms", i.Algorithms, func(key, v string) error { return OneOf(key, v, token.Algorithms()...) }),
 		Each(key+".audiences", i.Audiences, Required),
 		Between(key+".max_token_lifetime", i.MaxTokenLifetime, time.Second, maxLifetime),

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -51,6 +52,17 @@ type Poller struct {
 	Logger *slog.Logger
 	// MaxEvents is how many tokens are asked for at once. 0: 100.
 	MaxEvents int
+
+	succeeded atomic.Int64 // Unix milliseconds
+}
+
+// LastSuccess returns when a poll was last answered and all of it carried out; zero where
+// none was. Safe for concurrent use.
+func (p *Poller) LastSuccess() time.Time {
+	if at := p.succeeded.Load(); at > 0 {
+		return time.UnixMilli(at)
+	}
+	return time.Time{}
 }
 
 // pollRequest is RFC 8936 section 2.2.
@@ -137,6 +149,7 @@ func (p *Poller) Run(ctx context.Context) {
 				log.Info("fetching security events works again")
 			}
 			state, retry = "", firstRetry
+			p.succeeded.Store(time.Now().UnixMilli())
 			if !news {
 				pause = max(0, idle-time.Since(started))
 			}

@@ -72,6 +72,8 @@ type polled struct {
 	*transmitter
 	handled []string
 	log     string
+	// succeeded is how long before the end the last poll succeeded; -1: none did.
+	succeeded time.Duration
 }
 
 // poll runs a poller for that long.
@@ -97,6 +99,9 @@ func poll(t *testing.T, long time.Duration, change func(*Poller), handle func(ra
 		running.Go(func() { p.Run(ctx) })
 		time.Sleep(long)
 		synctest.Wait()
+		if done.succeeded = -1; !p.LastSuccess().IsZero() {
+			done.succeeded = time.Since(p.LastSuccess())
+		}
 		cancel()
 		running.Wait()
 		done.log = lines.String()
@@ -262,6 +267,20 @@ func TestPollLogsEachChangeOfState(t *testing.T) {
 	got := poll(t, time.Hour, nil, fine, answers(500, ""), answers(500, ""), answers(401, ""), answers(401, ""), sends(false, "a"), answers(401, ""), sends(false, "b"))
 	if n := strings.Count(got.log, "\n"); n != 6 { // 500, 401, works, 401, works, and held
 		t.Errorf("%d lines: %s", n, got.log)
+	}
+}
+
+// What nobody may notice otherwise: that events have not come for a while.
+func TestPollTellsWhenItLastSucceeded(t *testing.T) {
+	if got := poll(t, time.Minute, nil, fine, answers(500, ""), answers(401, "")).succeeded; got != -1 {
+		t.Errorf("%v ago, and none did", got)
+	}
+	if got := poll(t, time.Minute, nil, fine, sends(false, "a")).succeeded; got != time.Minute {
+		t.Errorf("%v ago", got)
+	}
+	stored := errors.New("log is away")
+	if got := poll(t, time.Minute, nil, func(string) error { return stored }, sends(false, "a")).succeeded; got != -1 {
+		t.Errorf("%v ago, though nothing was stored", got)
 	}
 }
 

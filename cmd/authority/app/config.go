@@ -358,7 +358,7 @@ func (c Config) check() error {
 		}
 		switch relay := issuer.Relay; {
 		case relay.RevocationEndpoint != "":
-			if err := config.HTTPURL(key+".relay.revocation_endpoint", relay.RevocationEndpoint); err != nil {
+			if err := config.Endpoint(key+".relay.revocation_endpoint", relay.RevocationEndpoint); err != nil {
 				return err
 			}
 		case relay.LocalFirst || relay.OverruleUnsupported:
@@ -372,13 +372,19 @@ func (c Config) check() error {
 		key := fmt.Sprintf("transmitters[%d]", i)
 		// It has the checks of an issuer, and none of its times.
 		if err := config.Check(
-			config.Required(key+".issuer", t.Issuer), config.HTTPURL(key+".jwks_uri", t.JWKSURI),
+			config.Required(key+".issuer", t.Issuer), config.Endpoint(key+".jwks_uri", t.JWKSURI),
 			config.Each(key+".algorithms", t.Algorithms, func(key, v string) error { return config.OneOf(key, v, token.Algorithms()...) }),
 		); err != nil {
 			return err
 		}
+		if len(t.Algorithms) == 0 {
+			return config.Errorf(key+".algorithms", "is required")
+		}
+		if slices.ContainsFunc(c.Transmitters[:i], func(o Transmitter) bool { return o.Issuer == t.Issuer }) {
+			return config.Errorf(key+".issuer", "%q is there twice", t.Issuer)
+		}
 		if t.PollURL != "" {
-			if err := config.HTTPURL(key+".poll_url", t.PollURL); err != nil {
+			if err := config.Endpoint(key+".poll_url", t.PollURL); err != nil {
 				return err
 			}
 		} else if t.PollTokenFile != "" {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/revcast/revcast/cmd/internal/cli"
 	"github.com/revcast/revcast/internal/client"
+	"github.com/revcast/revcast/internal/event"
 	"github.com/revcast/revcast/internal/token"
 )
 
@@ -25,6 +26,9 @@ var (
 	snapshotErrors  = cli.Describe("snapshot_errors_total", "Times that no snapshot could be made.")
 	snapshotMade    = cli.Describe("snapshot_timestamp_seconds", "When the last snapshot was made.")
 	issuerKeys      = cli.Describe("issuer_keys", "Usable signing keys of an issuer.", "issuer")
+	transmitterKeys = cli.Describe("transmitter_keys", "Usable signing keys of a transmitter of security events.", "transmitter")
+	transmitterFail = cli.Describe("transmitter_keys_fetch_failed", "1 where the last fetch of a transmitter's keys failed.", "transmitter")
+	polledAt        = cli.Describe("event_poll_last_success_timestamp_seconds", "When a transmitter's events were last fetched and all carried out; 0: never.", "transmitter")
 	outstanding     = cli.Describe("client_revocations_outstanding", "Revocations of a client's making that are live.", "client")
 	issuerFailed    = cli.Describe("issuer_keys_fetch_failed", "1 where the last fetch of an issuer's keys failed.", "issuer")
 )
@@ -33,13 +37,15 @@ var (
 type collector struct {
 	log     *pendingLog
 	reader  *token.Reader
+	events  *token.Reader // of transmitters; nil where there are none
 	clients *client.Registry
+	polled  map[string]*event.Poller // by transmitter
 }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		logPosition, logAsOf, logReady, logBatches, logEntries, logErrors, logHeartbeats, logAlarms, logRejected, logRestarts,
-		snapshotBytes, snapshotSeconds, snapshotEntries, snapshotMade, snapshotErrors, issuerKeys, issuerFailed, outstanding,
+		snapshotBytes, snapshotSeconds, snapshotEntries, snapshotMade, snapshotErrors, issuerKeys, issuerFailed, transmitterKeys, transmitterFail, polledAt, outstanding,
 	} {
 		ch <- d
 	}
@@ -56,6 +62,19 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, k := range c.reader.KeyStatuses() {
 		gauge(issuerKeys, float64(k.Keys), k.Issuer)
 		gauge(issuerFailed, truth(k.Err != nil), k.Issuer)
+	}
+	if c.events != nil {
+		for _, k := range c.events.KeyStatuses() {
+			gauge(transmitterKeys, float64(k.Keys), k.Issuer)
+			gauge(transmitterFail, truth(k.Err != nil), k.Issuer)
+		}
+	}
+	for issuer, poller := range c.polled {
+		at := 0.0
+		if last := poller.LastSuccess(); !last.IsZero() {
+			at = float64(last.UnixMilli()) / 1000
+		}
+		gauge(polledAt, at, issuer)
 	}
 	c.clients.Outstanding(func(id string, entries int64) bool {
 		gauge(outstanding, float64(entries), id)

@@ -196,9 +196,10 @@ func assemble(cfg Config, log *pendingLog, list *denylist.List, o Options) (p pa
 		return p, err
 	}
 	registry := prometheus.NewRegistry()
+	reported := &collector{log: log, reader: p.reader, events: p.events, clients: p.clients, polled: map[string]*event.Poller{}}
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		cli.ListCollector{List: list}, &collector{log, p.reader, p.clients},
+		cli.ListCollector{List: list}, reported,
 	)
 	p.reloader = newReloader(cfg, o, p.clients, p.tls, registry)
 	mounts := make([]authority.Mount, len(cfg.Mounts))
@@ -214,11 +215,18 @@ func assemble(cfg Config, log *pendingLog, list *denylist.List, o Options) (p pa
 	if err != nil {
 		return p, config.Errorf("", "%v", err)
 	}
-	for _, t := range cfg.Transmitters {
-		if t.PollURL != "" {
-			p.pollers = append(p.pollers, t.poller(p.face, o.Logger))
+	for i, t := range cfg.Transmitters {
+		if t.PollURL == "" {
+			continue
 		}
+		poller, err := t.poller(fmt.Sprintf("transmitters[%d]", i), p.face, o.Logger)
+		if err != nil {
+			return p, err
+		}
+		p.pollers = append(p.pollers, poller)
+		reported.polled[t.Issuer] = poller
 	}
+	warnOfPlain(cfg, o.Logger)
 	return p, nil
 }
 

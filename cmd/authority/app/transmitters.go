@@ -1,7 +1,6 @@
 package app
 
 import (
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
@@ -30,16 +29,33 @@ func transmittersOf(list []Transmitter, logger *slog.Logger) (*token.Reader, []a
 
 // poller fetches a transmitter's events. Its token is read for each poll, so that it
 // can be changed.
-func (t Transmitter) poller(face *authority.Authority, logger *slog.Logger) *event.Poller {
+func (t Transmitter) poller(key string, face *authority.Authority, logger *slog.Logger) (*event.Poller, error) {
 	p := &event.Poller{URL: t.PollURL, Handle: face.TakeEvent, Logger: logger.With("transmitter", t.Issuer)}
 	if t.PollTokenFile != "" {
 		p.Token = func() (string, error) {
 			b, err := os.ReadFile(t.PollTokenFile)
 			if err != nil {
-				return "", fmt.Errorf("read poll_token_file: %w", err)
+				return "", config.Errorf(key+".poll_token_file", "%v", err)
 			}
 			return strings.TrimSpace(string(b)), nil
 		}
+		if _, err := p.Token(); err != nil {
+			return nil, err
+		}
 	}
-	return p
+	return p, nil
+}
+
+// warnOfPlain tells of secrets that others on the way could read.
+func warnOfPlain(cfg Config, logger *slog.Logger) {
+	for _, i := range cfg.Issuers {
+		if config.IsPlain(i.Relay.RevocationEndpoint) {
+			logger.Warn("clients' secrets and tokens are sent on over plain http", "revocation_endpoint", i.Relay.RevocationEndpoint)
+		}
+	}
+	for _, t := range cfg.Transmitters {
+		if config.IsPlain(t.PollURL) {
+			logger.Warn("security events are fetched over plain http", "transmitter", t.Issuer)
+		}
+	}
 }
