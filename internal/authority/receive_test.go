@@ -314,6 +314,38 @@ func TestDurableLogoutAfterFailure(t *testing.T) {
 	checkEmpty(t, do(r, r.logoutRequest(values{"jti": "jti-2"})), 200)
 }
 
+// However many times it arrives at once, it is carried out once.
+func TestLogoutTokensThatArriveTogether(t *testing.T) {
+	r := newReceiver(t)
+	raw := signAs(r.idp, "logout+jwt", logoutClaims)
+	statuses := make(chan int, 8)
+	for range cap(statuses) {
+		go func() { statuses <- do(r, logoutOf(raw)).Code }()
+	}
+	count := map[int]int{}
+	for range cap(statuses) {
+		count[<-statuses]++
+	}
+	if count[200] != 1 || count[400] != cap(statuses)-1 || len(r.log.all()) != 2 {
+		t.Errorf("answered %v, stored %v", count, r.log.all())
+	}
+}
+
+// A token that can't be remembered is not taken: it may be another time.
+func TestBoundedSingleUseTokens(t *testing.T) {
+	r := newReceiver(t)
+	r.replay = token.NewReplay(0)
+	checkJSON(t, do(r, r.logoutRequest(nil)), 503, "temporarily_unavailable")
+	checkJSON(t, do(r, r.global(nil, subject)), 503, "temporarily_unavailable")
+	if len(r.log.all()) != 0 {
+		t.Error("stored")
+	}
+	r.replay = token.NewReplay(2)
+	checkEmpty(t, do(r, r.logoutRequest(nil)), 200)
+	checkEmpty(t, do(r, r.global(nil, subject)), 204)
+	checkEmpty(t, do(r, r.push(eventClaims)), 202) // good for more than once: nothing to remember
+}
+
 func TestReceiversWhileKeysAreAway(t *testing.T) {
 	r := newReceiver(t, func(c *Config) { c.Tokens, c.Events = away, away })
 	checkJSON(t, do(r, r.logoutRequest(nil)), 503, "temporarily_unavailable")
