@@ -144,6 +144,7 @@ type Authority struct {
 	transmitters  map[string]transmitter
 	events        Tokens
 	replays       map[string]*token.Replay // by issuer, so that none is in another's way
+	heard         map[string]*token.Replay // security events, which may come again, by transmitter
 	questions     chan struct{}
 	clients       *client.Registry
 	publicURL     string
@@ -190,12 +191,12 @@ func New(c Config) (*Authority, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
-	a.replays = map[string]*token.Replay{}
+	a.replays, a.heard = map[string]*token.Replay{}, map[string]*token.Replay{}
 	for iss := range issuers {
 		a.replays[iss] = token.NewReplay(maxReplays)
 	}
 	for iss := range transmitters {
-		a.replays[iss] = token.NewReplay(maxReplays)
+		a.replays[iss], a.heard[iss] = token.NewReplay(maxReplays), token.NewReplay(maxReplays)
 	}
 	if a.relays, err = newRelays(issuers, c.Opaque.Issuer, a.now); err != nil {
 		return nil, err

@@ -96,7 +96,8 @@ func (a *Authority) authenticate(ctx context.Context, all caller, now time.Time)
 		}
 		a.metrics.authFailures.WithLabelValues(method).Inc()
 		// The same for every reason, so that it tells nothing about which clients there are.
-		return nil, outcome{kind: badClient, why: client.ErrFailed.Error(), client: a.clients.Claimed(c), challenge: c.Challenge}, false
+		return nil, outcome{kind: badClient, why: client.ErrFailed.Error(), client: a.clients.Claimed(c),
+			challenge: slices.ContainsFunc(all, func(c client.Credentials) bool { return c.Challenge })}, false
 	}
 	if retry, ok := who.Admit(now); !ok {
 		return nil, outcome{kind: limited, why: "the client asks more often than its rate", client: who.ID(), retry: retry}, false

@@ -104,7 +104,7 @@ func chooseDialects(names []string, mounts []Mount) (chosen []spoken, err error)
 // read turns a request into a command. Where it can't, ok is false and the outcome
 // says why. It judges neither client nor token.
 func (d dialect) read(w http.ResponseWriter, r *http.Request) (c command, o outcome, ok bool) {
-	f, o, ok := readForm(w, r, slices.Concat([]string{d.token}, d.hints, d.parameters)...)
+	f, o, ok := readForm(w, r, slices.Concat([]string{d.token}, d.hints, credentialParameters)...)
 	if !ok {
 		return command{}, o, false
 	}

@@ -283,13 +283,30 @@ func (a *Authority) takeEvent(ctx context.Context, raw string, now time.Time) ou
 		return o
 	}
 	if len(said.Over) > 0 {
-		return a.end(ctx, provider{v.Issuer}, said.Over, now)
+		return a.hear(ctx, v, said.Over, now)
 	}
 	why := "an event of a type that ends no tokens"
 	if said.Verification {
 		why = "the stream was verified"
 	}
 	return outcome{kind: nothing, cause: errors.New(why), client: v.Issuer}
+}
+
+// hear carries out a security event. One that comes again within an hour, as its
+// transmitter may not know that it arrived, stores nothing again.
+func (a *Authority) hear(ctx context.Context, v *token.Verified, over []event.Over, now time.Time) outcome {
+	heard, jti := a.heard[v.Issuer], v.Text(denylist.JTI)
+	switch err := heard.Reserve(v.Issuer, jti, now.Add(time.Hour), now); {
+	case errors.Is(err, token.ErrReplayed):
+		return outcome{kind: nothing, cause: errors.New("the event was carried out before"), client: v.Issuer}
+	case err != nil: // not remembered, and so stored once more if it comes again
+		return a.end(ctx, provider{v.Issuer}, over, now)
+	}
+	o := a.end(ctx, provider{v.Issuer}, over, now)
+	if !o.kind.done() {
+		heard.Release(v.Issuer, jti)
+	}
+	return o
 }
 
 // serveGlobal takes Global Token Revocation requests

@@ -334,13 +334,18 @@ func TestLogoutTokensThatArriveTogether(t *testing.T) {
 // A token that can't be remembered is not taken: it may be another time.
 func TestBoundedSingleUseTokens(t *testing.T) {
 	r := newReceiver(t)
-	r.replay = token.NewReplay(0)
+	remember := func(most int) {
+		for iss := range r.replays {
+			r.replays[iss], r.heard[iss] = token.NewReplay(most), token.NewReplay(most)
+		}
+	}
+	remember(0)
 	checkJSON(t, do(r, r.logoutRequest(nil)), 503, "temporarily_unavailable")
 	checkJSON(t, do(r, r.global(nil, subject)), 503, "temporarily_unavailable")
 	if len(r.log.all()) != 0 {
 		t.Error("stored")
 	}
-	r.replay = token.NewReplay(2)
+	remember(2)
 	checkEmpty(t, do(r, r.logoutRequest(nil)), 200)
 	checkEmpty(t, do(r, r.global(nil, subject)), 204)
 	checkEmpty(t, do(r, r.push(eventClaims)), 202) // good for more than once: nothing to remember
@@ -568,7 +573,8 @@ func TestPushWithoutTransmitters(t *testing.T) {
 	r.checkStored(t, tx, endOfAlice)
 }
 
-// A transmitter may say a thing again, and is told to where it could not be stored.
+// A transmitter may say a thing again, and is told to where it could not be stored. What
+// was stored is not stored again: whoever has seen an event could fill the log with it.
 func TestDurablePushAfterFailure(t *testing.T) {
 	r := newReceiver(t)
 	r.log.err = errors.New("disk of 10.0.0.7 is full")
@@ -581,7 +587,7 @@ func TestDurablePushAfterFailure(t *testing.T) {
 	for range 2 {
 		checkEmpty(t, do(r, r.push(eventClaims)), 202)
 	}
-	if all := r.log.all(); len(all) != 2 || all[0].Entry() != all[1].Entry() {
+	if all := r.log.all(); len(all) != 1 {
 		t.Errorf("stored %v", all)
 	}
 }
