@@ -211,7 +211,7 @@ func TestLogoutTokenRules(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				r.checkStored(t, issuer, `{sid="s1"} until 1h0m0s`, fmt.Sprintf(`{sub="alice"} before %s until %s`, cut, lifetime+d))
+				r.checkStored(t, issuer, fmt.Sprintf(`{sid="s1"} until %s`, lifetime+min(d, 0)), fmt.Sprintf(`{sub="alice"} before %s until %s`, cut, lifetime+d))
 				if n := counter(t, r.Authority, "revcast_revoke_requests_total", "backchannel_logout", "revoked"); n != 1 {
 					t.Errorf("counted %v times", n)
 				}
@@ -353,6 +353,45 @@ func TestFinalByAFastProvidersClock(t *testing.T) {
 	}
 }
 
+// Bounded: what a provider says is over lives by when it was over, however often and
+// late it is said, and no cut-off lies further ahead than clocks may.
+func TestBoundedBySince(t *testing.T) {
+	const old = -lifetime - denylist.Grace
+	jti, sub := denylist.One("jti", "jti-x"), denylist.One("sub", "alice")
+	for _, c := range []struct {
+		selector      denylist.Selector
+		since, before time.Duration // from now
+		want          []string
+	}{
+		{jti, -time.Minute, noCutoff, []string{`{jti="jti-x"} until 59m0s`}},
+		{jti, denylist.MaxLeeway, noCutoff, []string{`{jti="jti-x"} until 1h0m0s`}},
+		{jti, old + time.Second, noCutoff, []string{`{jti="jti-x"} until -14m59s`}},
+		{jti, old, noCutoff, nil},
+		{sub, old, old, nil},
+		{sub, -time.Minute, -time.Minute, []string{`{sub="alice"} before -1m0s until 59m0s`}},
+		{sub, 2 * denylist.MaxLeeway, 2 * denylist.MaxLeeway, []string{`{sub="alice"} before 4m0s until 1h4m0s`}},
+		{sub, time.Hour, time.Hour, []string{`{sub="alice"} before 4m0s until 1h4m0s`}},
+	} {
+		r := newReceiver(t)
+		over := event.Over{Issuer: issuer, Selector: c.selector, Since: now.Add(c.since), Reason: "said"}
+		if c.before != noCutoff {
+			over.Before = now.Add(c.before)
+		}
+		for range 2 {
+			r.end(t.Context(), provider{tx}, []event.Over{over}, now)
+		}
+		var got []string
+		for _, s := range r.log.all() {
+			got = append(got, told(s))
+		}
+		if !slices.Equal(got, slices.Concat(c.want, c.want)) {
+			t.Errorf("stored %q, want twice %q", got, c.want)
+		}
+	}
+}
+
+const noCutoff = time.Duration(-1 << 63)
+
 // By is bounded and stays UTF-8, whatever a provider is called.
 func TestBoundedProviderNames(t *testing.T) {
 	for _, name := range []string{tx, "x" + strings.Repeat("\u00fc", 300), strings.Repeat("\u00fc", 300)} {
@@ -400,6 +439,7 @@ const endOfAlice = `{sub="alice"} before -1s until 59m59s`
 
 func TestPushedEvents(t *testing.T) {
 	events := func(kind string, e values) values { return values{"events": values{kind: e}} }
+	token1 := values{"format": "jwt_id", "iss": issuer, "jti": "jti-x"}
 	complex := values{"format": "complex", "user": alice, "session": values{"format": "opaque", "id": "s1"}}
 	cases := []struct {
 		name   string
@@ -412,11 +452,15 @@ func TestPushedEvents(t *testing.T) {
 		{name: "a session of a user", stored: []string{endOfAlice}},
 		{name: "an account", change: events("https://schemas.openid.net/secevent/risc/event-type/account-disabled", values{}),
 			stored: []string{`{sub="alice"} before 0s until 1h0m0s`}},
-		{name: "a complex subject", change: values{"sub_id": complex}, stored: []string{`{sid="s1"} until 1h0m0s`, endOfAlice}},
-		{name: "one token", change: values{"sub_id": values{"format": "jwt_id", "iss": issuer, "jti": "jti-x"}},
+		{name: "a complex subject", change: values{"sub_id": complex}, stored: []string{`{sid="s1"} until 59m59s`, endOfAlice}},
+		{name: "one token", change: values{"sub_id": token1}, stored: []string{`{jti="jti-x"} until 59m59s`}},
+		{name: "one token, by a clock that is ahead", change: with(events(sessionRevoked, values{}), values{"sub_id": token1, "iat": unix(29 * time.Second)}),
 			stored: []string{`{jti="jti-x"} until 1h0m0s`}},
+		{name: "one token, older than any", change: with(events(sessionRevoked, values{"event_timestamp": unix(-lifetime - denylist.Grace)}), values{"sub_id": token1})},
+		{name: "one token, as old as one may be by another clock", change: with(events(sessionRevoked, values{"event_timestamp": unix(time.Second - lifetime - denylist.Grace)}), values{"sub_id": token1}),
+			stored: []string{`{jti="jti-x"} until -14m59s`}},
 		{name: "a subject that names no issuer", change: values{"sub_id": values{"format": "opaque", "id": "alice"}},
-			stored: []string{`{sid="alice"} until 1h0m0s`, endOfAlice}},
+			stored: []string{`{sid="alice"} until 59m59s`, endOfAlice}},
 		{name: "a time ahead of the token's own", change: events(sessionRevoked, values{"event_timestamp": unix(time.Hour)}),
 			stored: []string{`{sub="alice"} before 0s until 1h0m0s`}},
 		{name: "in milliseconds", change: events(sessionRevoked, values{"event_timestamp": now.UnixMilli()}),

@@ -19,6 +19,9 @@ type Over struct {
 	// Before is the cut-off, by the clock of whoever said so; zero where the selector
 	// needs none.
 	Before time.Time
+	// Since is when they were over, by the same clock: what Before is, or would be. One
+	// lifetime later none of them can be valid, however late or often it is said.
+	Since  time.Time
 	Reason string // for the audit, at most [denylist.MaxNote] bytes
 }
 

@@ -66,6 +66,9 @@ func check(t testing.TB, s said, err error) bool {
 		if o.Before.IsZero() == denylist.NeedsCutoff(o.Selector) || o.Before.After(now.Add(token.DefaultLeeway)) {
 			t.Fatalf("%v has cut-off %v", o.Selector, o.Before)
 		}
+		if o.Since.IsZero() || !o.Before.IsZero() && !o.Since.Equal(o.Before) || o.Since.After(now.Add(token.DefaultLeeway)) {
+			t.Fatalf("%v is over since %v, with cut-off %v", o.Selector, o.Since, o.Before)
+		}
 		switch o.Selector.Shape().String() {
 		case "jti", "sid", "sub", "client_id,sub":
 		default:
@@ -114,8 +117,8 @@ func first(t *testing.T, kind, name string) string {
 func TestLogoutOfASessionThatTokensCarry(t *testing.T) {
 	p := newProvider(t)
 	for name, want := range map[string]string{
-		"good-both": `https://a.example {sid="s-1"} "back-channel logout"`,
-		"good-sid":  `https://a.example {sid="s-1"} "back-channel logout"`,
+		"good-both": `https://a.example {sid="s-1"} since 1799999990 "back-channel logout"`,
+		"good-sid":  `https://a.example {sid="s-1"} since 1799999990 "back-channel logout"`,
 		"good-sub":  `https://a.example {sub="alice"} before 1799999990 "back-channel logout"`,
 	} {
 		v, err := p.read(t.Context(), token.LogoutToken, first(t, "logout", name))
@@ -192,8 +195,8 @@ func TestSessionOfAForeignUser(t *testing.T) {
 	for name, want := range map[string]string{
 		"bad-session-complex-user-foreign-session":   "access_denied the subject is of an issuer that the transmitter may not speak about",
 		"bad-session-complex-user-aliases-malformed": "invalid_request id of a subject of format opaque must be a string with something in it",
-		"bad-session-complex-user-email-session":     `https://b.example {sid="s-1"} "session-revoked"`, // the session says all
-		"good-session-complex-session":               `https://b.example {sid="s-1"} "session-revoked"`,
+		"bad-session-complex-user-email-session":     `https://b.example {sid="s-1"} since 1799999995 "session-revoked"`, // the session says all
+		"good-session-complex-session":               `https://b.example {sid="s-1"} since 1799999995 "session-revoked"`,
 	} {
 		v, err := p.read(t.Context(), token.SecurityEvent, first(t, "events", name))
 		if err != nil {

@@ -110,7 +110,7 @@ func Events(v *token.Verified, rules Rules, now time.Time) (Said, error) {
 func overs(targets []target, before time.Time, reason string) []Over {
 	all := make([]Over, len(targets))
 	for i, t := range targets {
-		all[i] = Over{Issuer: t.issuer, Selector: t.selector, Reason: reason}
+		all[i] = Over{Issuer: t.issuer, Selector: t.selector, Since: before, Reason: reason}
 		if denylist.NeedsCutoff(t.selector) {
 			all[i].Before = before
 		}

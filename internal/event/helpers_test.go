@@ -126,6 +126,9 @@ func render(s said, err error) string {
 		if !o.Before.IsZero() {
 			line += fmt.Sprint(" before ", o.Before.Unix())
 		}
+		if !o.Since.Equal(o.Before) {
+			line += fmt.Sprint(" since ", o.Since.Unix())
+		}
 		lines = append(lines, fmt.Sprintf("%s %q", line, o.Reason))
 	}
 	return strings.Join(append(lines, s.more...), "\n")

@@ -61,7 +61,7 @@ func Logout(v *token.Verified, rules LogoutRules, now time.Time) ([]Over, error)
 		if err != nil {
 			return nil, err
 		}
-		over = append(over, Over{Issuer: v.Issuer, Selector: s, Reason: reason})
+		over = append(over, Over{Issuer: v.Issuer, Selector: s, Since: v.IssuedAt, Reason: reason})
 	}
 	if hasSub {
 		s, err := selector(map[string]string{denylist.Sub: v.Text(denylist.Sub)})
@@ -69,7 +69,7 @@ func Logout(v *token.Verified, rules LogoutRules, now time.Time) ([]Over, error)
 			return nil, err
 		}
 		if !hasSID || !rules.TokensCarrySID {
-			over = append(over, Over{Issuer: v.Issuer, Selector: s, Before: v.IssuedAt, Reason: reason})
+			over = append(over, Over{Issuer: v.Issuer, Selector: s, Before: v.IssuedAt, Since: v.IssuedAt, Reason: reason})
 		}
 	}
 	return over, nil
