@@ -54,15 +54,15 @@ type transmitter struct {
 
 func checkTransmitters(list []Transmitter, issuers map[string]Issuer) (map[string]transmitter, error) {
 	all := make(map[string]transmitter, len(list))
-	sids := map[string]bool{}
+	sids, clientClaims := map[string]bool{}, map[string][]string{}
 	for _, i := range issuers {
-		sids[i.Issuer] = i.TokensCarrySID
+		sids[i.Issuer], clientClaims[i.Issuer] = i.TokensCarrySID, i.ClientClaims
 	}
 	for n, given := range list {
 		bad := func(format string, args ...any) error {
 			return fmt.Errorf("transmitters[%d]."+format, append([]any{n}, args...)...)
 		}
-		t := transmitter{rules: event.Rules{Audiences: given.Audiences, Issuers: given.Issuers, TokensCarrySID: sids}}
+		t := transmitter{rules: event.Rules{Audiences: given.Audiences, Issuers: given.Issuers, TokensCarrySID: sids, ClientClaims: clientClaims}}
 		var err error
 		if t.push, err = hex.DecodeString(given.PushTokenSHA256); err != nil || len(t.push) != 0 && len(t.push) != sha256.Size {
 			return nil, bad("push_token_sha256 must be %d hexadecimal digits", 2*sha256.Size)

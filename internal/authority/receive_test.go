@@ -453,6 +453,8 @@ func TestPushedEvents(t *testing.T) {
 		{name: "an account", change: events("https://schemas.openid.net/secevent/risc/event-type/account-disabled", values{}),
 			stored: []string{`{sub="alice"} before 0s until 1h0m0s`}},
 		{name: "a complex subject", change: values{"sub_id": complex}, stored: []string{`{sid="s1"} until 59m59s`, endOfAlice}},
+		{name: "a user at a client", change: values{"sub_id": values{"format": "complex", "user": alice, "application": values{"format": "opaque", "id": "web"}}},
+			stored: []string{`{client_id="web" sub="alice"} before -1s until 59m59s`, `{azp="web" sub="alice"} before -1s until 59m59s`}},
 		{name: "one token", change: values{"sub_id": token1}, stored: []string{`{jti="jti-x"} until 59m59s`}},
 		{name: "one token, by a clock that is ahead", change: with(events(sessionRevoked, values{}), values{"sub_id": token1, "iat": unix(29 * time.Second)}),
 			stored: []string{`{jti="jti-x"} until 1h0m0s`}},

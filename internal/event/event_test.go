@@ -52,7 +52,7 @@ func check(t testing.TB, s said, err error) bool {
 		}
 		return false
 	}
-	if len(s.over) > maxEvents*maxIdentifiers*2+1 {
+	if len(s.over) > maxEvents*(maxIdentifiers*2+2) { // each of two client claims, and a session of each issuer
 		t.Fatalf("%d revocations", len(s.over))
 	}
 	for _, o := range s.over {
@@ -70,7 +70,7 @@ func check(t testing.TB, s said, err error) bool {
 			t.Fatalf("%v is over since %v, with cut-off %v", o.Selector, o.Since, o.Before)
 		}
 		switch o.Selector.Shape().String() {
-		case "jti", "sid", "sub", "client_id,sub":
+		case "jti", "sid", "sub", "client_id,sub", "azp,sub":
 		default:
 			t.Fatalf("nobody can mean %v", o.Selector)
 		}
@@ -205,6 +205,32 @@ func TestSessionOfAForeignUser(t *testing.T) {
 		s, err := Events(v, carried, now)
 		if got := render(said{over: s.Over}, err); got != want {
 			t.Errorf("%s: got %s; want %s", name, got, want)
+		}
+	}
+}
+
+// TestUserAtAClient: an application is looked for by every claim that may name it, and
+// by none that names the user.
+func TestUserAtAClient(t *testing.T) {
+	body := []byte(`{"sub_id":{"format":"complex","user":{"format":"opaque","id":"alice"},"application":{"format":"opaque","id":"web"}}}`)
+	const ends = ` before 1800000000 "global token revocation"`
+	for _, c := range []struct {
+		claims []string
+		want   []string
+	}{
+		{nil, []string{`{client_id="web" sub="alice"}`}},
+		{[]string{"azp"}, []string{`{azp="web" sub="alice"}`}},
+		{[]string{"client_id", "azp"}, []string{`{client_id="web" sub="alice"}`, `{azp="web" sub="alice"}`}},
+		{[]string{"sub", "azp"}, []string{`{azp="web" sub="alice"}`}},
+		{[]string{"sub"}, []string{`{sub="alice"}`}}, // never less than was said
+	} {
+		over, err := GlobalRevocation(body, Rules{Issuers: []string{issuerA}, ClientClaims: map[string][]string{issuerA: c.claims, issuerB: {"cid"}}}, now)
+		var want []string
+		for _, s := range c.want {
+			want = append(want, issuerA+" "+s+ends)
+		}
+		if got := render(said{over: over}, err); got != strings.Join(want, "\n") {
+			t.Errorf("%q: got %s; want %q", c.claims, got, want)
 		}
 	}
 }

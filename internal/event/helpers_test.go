@@ -30,7 +30,7 @@ var now = time.Unix(1_800_000_000, 0)
 
 var rules = Rules{
 	Audiences: []string{"receiver"}, Issuers: []string{issuerA, issuerB}, DefaultIssuer: issuerA,
-	TokensCarrySID: map[string]bool{issuerB: true},
+	TokensCarrySID: map[string]bool{issuerB: true}, ClientClaims: map[string][]string{issuerB: {"client_id", "azp"}},
 }
 
 var logoutRules = LogoutRules{Audiences: []string{"app", "web"}}

@@ -16,6 +16,8 @@ type Rules struct {
 	DefaultIssuer string
 	// TokensCarrySID has the issuers whose access tokens have sid.
 	TokensCarrySID map[string]bool
+	// ClientClaims has, by issuer, the claims that name a token's client. None: client_id.
+	ClientClaims map[string][]string
 }
 
 // maxIdentifiers bounds what one subject can stand for.
@@ -221,17 +223,36 @@ func (r Rules) complex(subject map[string]any, session bool) ([]target, error) {
 	}
 	all := sessions
 	for _, u := range users {
-		pairs := map[string]string{denylist.Sub: u.sub}
-		if client != "" {
-			pairs[denylist.ClientID] = client
-		}
-		s, err := selector(pairs)
+		found, err := r.user(u, client)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, target{u.issuer, s})
+		all = append(all, found...)
 	}
 	return all, nil
+}
+
+// user returns what a user means, at one client where that is not "". Which of the
+// issuer's client claims a token has is not known, so it is looked for by each.
+func (r Rules) user(u identity, client string) (found []target, err error) {
+	claims := r.ClientClaims[u.issuer]
+	if len(claims) == 0 {
+		claims = []string{denylist.ClientID}
+	}
+	for _, claim := range claims {
+		if client == "" || claim == denylist.Sub { // sub names the user here, and so no client
+			continue
+		}
+		s, err := selector(map[string]string{denylist.Sub: u.sub, claim: client})
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, target{u.issuer, s})
+	}
+	if len(found) == 0 {
+		return one(u.issuer, denylist.Sub, u.sub)
+	}
+	return found, nil
 }
 
 // users returns who the user of a complex subject is.
