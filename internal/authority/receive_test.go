@@ -269,15 +269,20 @@ func TestLogoutEnds(t *testing.T) {
 	const sid, sub = `{sid="s1"} until 1h0m0s`, `{sub="alice"} before 0s until 1h0m0s`
 	for _, c := range []struct {
 		change  values
-		off, on []string // tokens_carry_sid
+		off, on []string // tokens_carry_sid; nil: refused
 	}{
 		{values{}, []string{sid, sub}, []string{sid}},
-		{values{"sub": nil}, []string{sid}, []string{sid}},
+		{values{"sub": nil}, nil, []string{sid}},
 		{values{"sid": nil}, []string{sub}, []string{sub}},
 	} {
 		for carry, want := range map[bool][]string{false: c.off, true: c.on} {
 			r := newReceiver(t, func(config *Config) { config.Issuers[0].TokensCarrySID = carry })
-			checkEmpty(t, do(r, r.logoutRequest(c.change)), 200)
+			w := do(r, r.logoutRequest(c.change))
+			if want != nil {
+				checkEmpty(t, w, 200)
+			} else if body := checkJSON(t, w, 400, "invalid_request"); !strings.Contains(fmt.Sprint(body["error_description"]), "tokens_carry_sid") {
+				t.Errorf("it doesn't say what to do: %s", w.Body)
+			}
 			r.checkStored(t, issuer, want...)
 		}
 	}
@@ -500,6 +505,7 @@ func TestPushedEvents(t *testing.T) {
 		{name: "events is empty", change: values{"events": values{}}, code: "invalid_request"},
 		{name: "no subject", change: values{"sub_id": nil}, code: "invalid_request"},
 		{name: "a subject that no token shows", change: values{"sub_id": values{"format": "email", "email": "someone@example"}}, code: "invalid_request"},
+		{name: "a session alone that no token shows", change: values{"sub_id": values{"format": "complex", "session": values{"format": "opaque", "id": "s1"}}}, code: "invalid_request"},
 		{name: "no time", change: events(sessionRevoked, values{"event_timestamp": "alice"}), code: "invalid_request"},
 		{name: "signed by a stranger", q: func(r *receiver) *http.Request { return pushOf(signAs(r.stranger, "secevent+jwt", eventClaims)) }, code: "invalid_key"},
 		{name: "an algorithm that is not the transmitter's", q: func(r *receiver) *http.Request {

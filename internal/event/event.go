@@ -58,6 +58,11 @@ func unmappable(format string, args ...any) *Error {
 	return e
 }
 
+// onlySession refuses what would be stored and match nothing.
+func onlySession() *Error {
+	return unmappable("it names only a session (no user that tokens show), and tokens_carry_sid says that access tokens don't carry it")
+}
+
 // Refused returns the [Error] that an error of a [token.Reader] amounts to. Any other
 // error is returned as it is, and so is one that a later look at the issuer's keys may
 // turn out otherwise: both are no refusal.

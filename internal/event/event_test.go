@@ -117,9 +117,9 @@ func first(t *testing.T, kind, name string) string {
 func TestLogoutOfASessionThatTokensCarry(t *testing.T) {
 	p := newProvider(t)
 	for name, want := range map[string]string{
-		"good-both": `https://a.example {sid="s-1"} since 1799999990 "back-channel logout"`,
-		"good-sid":  `https://a.example {sid="s-1"} since 1799999990 "back-channel logout"`,
-		"good-sub":  `https://a.example {sub="alice"} before 1799999990 "back-channel logout"`,
+		"good-both":           `https://a.example {sid="s-1"} since 1799999990 "back-channel logout"`,
+		"bad-sid-not-carried": `https://a.example {sid="s-1"} since 1799999990 "back-channel logout"`,
+		"good-sub":            `https://a.example {sub="alice"} before 1799999990 "back-channel logout"`,
 	} {
 		v, err := p.read(t.Context(), token.LogoutToken, first(t, "logout", name))
 		if err != nil {
@@ -196,7 +196,9 @@ func TestSessionOfAForeignUser(t *testing.T) {
 		"bad-session-complex-user-foreign-session":   "access_denied the subject is of an issuer that the transmitter may not speak about",
 		"bad-session-complex-user-aliases-malformed": "invalid_request id of a subject of format opaque must be a string with something in it",
 		"bad-session-complex-user-email-session":     `https://b.example {sid="s-1"} since 1799999995 "session-revoked"`, // the session says all
-		"good-session-complex-session":               `https://b.example {sid="s-1"} since 1799999995 "session-revoked"`,
+		"bad-account-complex-user-email-session":     "invalid_request unmappable no token shows whether it belongs to a user of this format",
+		"bad-session-complex-session":                `https://b.example {sid="s-1"} since 1799999995 "session-revoked"`,
+		"bad-account-complex-session":                `https://b.example {sid="s-1"} since 1799999995 "account-disabled"`,
 	} {
 		v, err := p.read(t.Context(), token.SecurityEvent, first(t, "events", name))
 		if err != nil {

@@ -17,7 +17,7 @@ const maxLogoutAge = 5 * time.Minute
 type LogoutRules struct {
 	Audiences []string // our client ids at the provider
 	// TokensCarrySID: the provider's access tokens have sid. Without it, to end a
-	// session is to end all of its user's.
+	// session is to end all of its user's, and one that names no user is refused.
 	TokensCarrySID bool
 }
 
@@ -60,6 +60,9 @@ func Logout(v *token.Verified, rules LogoutRules, now time.Time) ([]Over, error)
 		s, err := selector(map[string]string{denylist.SID: v.Text(denylist.SID)})
 		if err != nil {
 			return nil, err
+		}
+		if !hasSub && !rules.TokensCarrySID {
+			return nil, onlySession()
 		}
 		over = append(over, Over{Issuer: v.Issuer, Selector: s, Since: v.IssuedAt, Reason: reason})
 	}

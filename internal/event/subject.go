@@ -206,12 +206,12 @@ func (r Rules) complex(subject map[string]any, session bool) ([]target, error) {
 	switch {
 	case session && len(sessions) > 0 && whole:
 		return sessions, nil
+	case sessionErr != nil && len(users) == 0 && (session || !hasUser):
+		return nil, sessionErr
 	case hasUser && userErr != nil:
 		return nil, userErr
 	case !hasUser && len(sessions) > 0:
 		return sessions, nil
-	case !hasUser && sessionErr != nil:
-		return nil, sessionErr
 	case !hasUser:
 		return nil, unmappable("a complex subject without user and session: no token shows whether it belongs to it")
 	}
@@ -287,7 +287,8 @@ func (r Rules) users(subject map[string]any) ([]identity, error) {
 }
 
 // session returns what the session of a complex subject is, and whether that covers
-// all of its tokens. An opaque one is of any of homes, or else of the default issuer.
+// all of its tokens. An opaque one is of any of homes, or else of the default issuer,
+// and then there is nothing but its sid to find tokens by.
 func (r Rules) session(subject map[string]any, homes []string) (found []target, whole bool, err error) {
 	v, ok := subject["session"]
 	if !ok {
@@ -299,7 +300,8 @@ func (r Rules) session(subject map[string]any, homes []string) (found []target, 
 	}
 	switch format {
 	case "opaque":
-		if len(homes) == 0 {
+		alone := len(homes) == 0
+		if alone {
 			issuer, err := r.issuer("")
 			if err != nil {
 				return nil, false, err
@@ -314,6 +316,9 @@ func (r Rules) session(subject map[string]any, homes []string) (found []target, 
 			}
 			found = append(found, sid...)
 			whole = whole && r.TokensCarrySID[issuer]
+		}
+		if alone && !whole {
+			return nil, false, onlySession()
 		}
 		return found, whole, nil
 	case "jwt_id":
