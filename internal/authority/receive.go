@@ -54,15 +54,15 @@ type transmitter struct {
 
 func checkTransmitters(list []Transmitter, issuers map[string]Issuer) (map[string]transmitter, error) {
 	all := make(map[string]transmitter, len(list))
-	sids := map[string]bool{}
+	sids, clientClaims := map[string]bool{}, map[string][]string{}
 	for _, i := range issuers {
-		sids[i.Issuer] = i.TokensCarrySID
+		sids[i.Issuer], clientClaims[i.Issuer] = i.TokensCarrySID, i.ClientClaims
 	}
 	for n, given := range list {
 		bad := func(format string, args ...any) error {
 			return fmt.Errorf("transmitters[%d]."+format, append([]any{n}, args...)...)
 		}
-		t := transmitter{rules: event.Rules{Audiences: given.Audiences, Issuers: given.Issuers, TokensCarrySID: sids}}
+		t := transmitter{rules: event.Rules{Audiences: given.Audiences, Issuers: given.Issuers, TokensCarrySID: sids, ClientClaims: clientClaims}}
 		var err error
 		if t.push, err = hex.DecodeString(given.PushTokenSHA256); err != nil || len(t.push) != 0 && len(t.push) != sha256.Size {
 			return nil, bad("push_token_sha256 must be %d hexadecimal digits", 2*sha256.Size)
@@ -111,13 +111,12 @@ func (a *Authority) end(ctx context.Context, who provider, all []event.Over, now
 			return outcome{kind: unavailable, why: "the subject can't be looked up now", cause: fmt.Errorf("issuer %.128q is not configured", over.Issuer), client: who.ID()}
 		}
 		r := denylist.Revocation{Issuer: over.Issuer, Selector: over.Selector, At: now, By: who.ID(), Reason: over.Reason}
-		from := now.Truncate(time.Second)
+		// By the event's time, not ours: said again, it lives no longer.
+		from := earlier(over.Since, now)
 		if !over.Before.IsZero() {
-			r.IssuedBefore = over.Before.Truncate(time.Second)
-			// A provider's clock may be as far ahead as a verifier's leeway for it.
-			if latest := now.Add(denylist.MaxLeeway).Truncate(time.Second); r.IssuedBefore.After(latest) {
-				r.IssuedBefore = latest
-			}
+			// Whatever was accepted is within this: a provider's clock may be as far ahead as
+			// a verifier's leeway for it, and ours as far behind as clock_skew.
+			r.IssuedBefore = earlier(over.Before, now.Add(2*denylist.MaxLeeway))
 			from = r.IssuedBefore
 		}
 		r.Expires = from.Add(issuer.MaxTokenLifetime)
@@ -131,6 +130,14 @@ func (a *Authority) end(ctx context.Context, who provider, all []event.Over, now
 	}
 	o.client = who.ID()
 	return o
+}
+
+// earlier is the earlier of two times, in whole seconds as iat counts.
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		a = b
+	}
+	return a.Truncate(time.Second)
 }
 
 // serveLogout takes OpenID Connect logout tokens (Back-Channel Logout 1.0 section 2.5).

@@ -211,7 +211,7 @@ func TestLogoutTokenRules(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				r.checkStored(t, issuer, `{sid="s1"} until 1h0m0s`, fmt.Sprintf(`{sub="alice"} before %s until %s`, cut, lifetime+d))
+				r.checkStored(t, issuer, fmt.Sprintf(`{sid="s1"} until %s`, lifetime+min(d, 0)), fmt.Sprintf(`{sub="alice"} before %s until %s`, cut, lifetime+d))
 				if n := counter(t, r.Authority, "revcast_revoke_requests_total", "backchannel_logout", "revoked"); n != 1 {
 					t.Errorf("counted %v times", n)
 				}
@@ -269,15 +269,20 @@ func TestLogoutEnds(t *testing.T) {
 	const sid, sub = `{sid="s1"} until 1h0m0s`, `{sub="alice"} before 0s until 1h0m0s`
 	for _, c := range []struct {
 		change  values
-		off, on []string // tokens_carry_sid
+		off, on []string // tokens_carry_sid; nil: refused
 	}{
 		{values{}, []string{sid, sub}, []string{sid}},
-		{values{"sub": nil}, []string{sid}, []string{sid}},
+		{values{"sub": nil}, nil, []string{sid}},
 		{values{"sid": nil}, []string{sub}, []string{sub}},
 	} {
 		for carry, want := range map[bool][]string{false: c.off, true: c.on} {
 			r := newReceiver(t, func(config *Config) { config.Issuers[0].TokensCarrySID = carry })
-			checkEmpty(t, do(r, r.logoutRequest(c.change)), 200)
+			w := do(r, r.logoutRequest(c.change))
+			if want != nil {
+				checkEmpty(t, w, 200)
+			} else if body := checkJSON(t, w, 400, "invalid_request"); !strings.Contains(fmt.Sprint(body["error_description"]), "tokens_carry_sid") {
+				t.Errorf("it doesn't say what to do: %s", w.Body)
+			}
 			r.checkStored(t, issuer, want...)
 		}
 	}
@@ -390,6 +395,45 @@ func TestFinalByAFastProvidersClock(t *testing.T) {
 	}
 }
 
+// Bounded: what a provider says is over lives by when it was over, however often and
+// late it is said, and no cut-off lies further ahead than clocks may.
+func TestBoundedBySince(t *testing.T) {
+	const old = -lifetime - denylist.Grace
+	jti, sub := denylist.One("jti", "jti-x"), denylist.One("sub", "alice")
+	for _, c := range []struct {
+		selector      denylist.Selector
+		since, before time.Duration // from now
+		want          []string
+	}{
+		{jti, -time.Minute, noCutoff, []string{`{jti="jti-x"} until 59m0s`}},
+		{jti, denylist.MaxLeeway, noCutoff, []string{`{jti="jti-x"} until 1h0m0s`}},
+		{jti, old + time.Second, noCutoff, []string{`{jti="jti-x"} until -14m59s`}},
+		{jti, old, noCutoff, nil},
+		{sub, old, old, nil},
+		{sub, -time.Minute, -time.Minute, []string{`{sub="alice"} before -1m0s until 59m0s`}},
+		{sub, 2 * denylist.MaxLeeway, 2 * denylist.MaxLeeway, []string{`{sub="alice"} before 4m0s until 1h4m0s`}},
+		{sub, time.Hour, time.Hour, []string{`{sub="alice"} before 4m0s until 1h4m0s`}},
+	} {
+		r := newReceiver(t)
+		over := event.Over{Issuer: issuer, Selector: c.selector, Since: now.Add(c.since), Reason: "said"}
+		if c.before != noCutoff {
+			over.Before = now.Add(c.before)
+		}
+		for range 2 {
+			r.end(t.Context(), provider{tx}, []event.Over{over}, now)
+		}
+		var got []string
+		for _, s := range r.log.all() {
+			got = append(got, told(s))
+		}
+		if !slices.Equal(got, slices.Concat(c.want, c.want)) {
+			t.Errorf("stored %q, want twice %q", got, c.want)
+		}
+	}
+}
+
+const noCutoff = time.Duration(-1 << 63)
+
 // By is bounded and stays UTF-8, whatever a provider is called.
 func TestBoundedProviderNames(t *testing.T) {
 	for _, name := range []string{tx, "x" + strings.Repeat("\u00fc", 300), strings.Repeat("\u00fc", 300)} {
@@ -437,6 +481,7 @@ const endOfAlice = `{sub="alice"} before -1s until 59m59s`
 
 func TestPushedEvents(t *testing.T) {
 	events := func(kind string, e values) values { return values{"events": values{kind: e}} }
+	token1 := values{"format": "jwt_id", "iss": issuer, "jti": "jti-x"}
 	complex := values{"format": "complex", "user": alice, "session": values{"format": "opaque", "id": "s1"}}
 	cases := []struct {
 		name   string
@@ -449,11 +494,17 @@ func TestPushedEvents(t *testing.T) {
 		{name: "a session of a user", stored: []string{endOfAlice}},
 		{name: "an account", change: events("https://schemas.openid.net/secevent/risc/event-type/account-disabled", values{}),
 			stored: []string{`{sub="alice"} before 0s until 1h0m0s`}},
-		{name: "a complex subject", change: values{"sub_id": complex}, stored: []string{`{sid="s1"} until 1h0m0s`, endOfAlice}},
-		{name: "one token", change: values{"sub_id": values{"format": "jwt_id", "iss": issuer, "jti": "jti-x"}},
+		{name: "a complex subject", change: values{"sub_id": complex}, stored: []string{`{sid="s1"} until 59m59s`, endOfAlice}},
+		{name: "a user at a client", change: values{"sub_id": values{"format": "complex", "user": alice, "application": values{"format": "opaque", "id": "web"}}},
+			stored: []string{`{client_id="web" sub="alice"} before -1s until 59m59s`, `{azp="web" sub="alice"} before -1s until 59m59s`}},
+		{name: "one token", change: values{"sub_id": token1}, stored: []string{`{jti="jti-x"} until 59m59s`}},
+		{name: "one token, by a clock that is ahead", change: with(events(sessionRevoked, values{}), values{"sub_id": token1, "iat": unix(29 * time.Second)}),
 			stored: []string{`{jti="jti-x"} until 1h0m0s`}},
+		{name: "one token, older than any", change: with(events(sessionRevoked, values{"event_timestamp": unix(-lifetime - denylist.Grace)}), values{"sub_id": token1})},
+		{name: "one token, as old as one may be by another clock", change: with(events(sessionRevoked, values{"event_timestamp": unix(time.Second - lifetime - denylist.Grace)}), values{"sub_id": token1}),
+			stored: []string{`{jti="jti-x"} until -14m59s`}},
 		{name: "a subject that names no issuer", change: values{"sub_id": values{"format": "opaque", "id": "alice"}},
-			stored: []string{`{sid="alice"} until 1h0m0s`, endOfAlice}},
+			stored: []string{`{sid="alice"} until 59m59s`, endOfAlice}},
 		{name: "a time ahead of the token's own", change: events(sessionRevoked, values{"event_timestamp": unix(time.Hour)}),
 			stored: []string{`{sub="alice"} before 0s until 1h0m0s`}},
 		{name: "in milliseconds", change: events(sessionRevoked, values{"event_timestamp": now.UnixMilli()}),
@@ -491,6 +542,7 @@ func TestPushedEvents(t *testing.T) {
 		{name: "events is empty", change: values{"events": values{}}, code: "invalid_request"},
 		{name: "no subject", change: values{"sub_id": nil}, code: "invalid_request"},
 		{name: "a subject that no token shows", change: values{"sub_id": values{"format": "email", "email": "someone@example"}}, code: "invalid_request"},
+		{name: "a session alone that no token shows", change: values{"sub_id": values{"format": "complex", "session": values{"format": "opaque", "id": "s1"}}}, code: "invalid_request"},
 		{name: "no time", change: events(sessionRevoked, values{"event_timestamp": "alice"}), code: "invalid_request"},
 		{name: "signed by a stranger", q: func(r *receiver) *http.Request { return pushOf(signAs(r.stranger, "secevent+jwt", eventClaims)) }, code: "invalid_key"},
 		{name: "an algorithm that is not the transmitter's", q: func(r *receiver) *http.Request {

@@ -23,12 +23,12 @@
 //
 // # Subjects
 //
-// What a subject (RFC 9493, with the formats that Shared Signals adds) means. Every
-// selector but {jti} and {sid} has a cut-off: the event's event_timestamp, else the
-// token's toe, but at the latest its iat. "Default" is the one issuer whose subjects
-// need no iss.
+// What a subject (RFC 9493, with the formats that Shared Signals adds) means.
+// "Default" is the one issuer whose subjects need no iss.
 //
-//	subject                        account, credential        session-revoked
+//	subject                        account, credential,       session-revoked
+//	                               sessions-revoked,
+//	                               tokens-revoked
 //	iss_sub                        {sub} of iss               the same
 //	opaque                         {sub} of the default       {sid} and {sub} of the default:
 //	                                                          it may name either
@@ -40,8 +40,12 @@
 //	uri, did and all others        whose it is
 //	complex with
 //	  user                         {sub}                      {sub}
-//	  user, application            {sub, client_id}           {sub, client_id}
-//	  session                      {sid}, or {jti}            {sid}, or {jti}
+//	  user, application            {sub, client claim} for    the same
+//	                               each that the issuer's
+//	                               tokens may have
+//	  session                      {sid}, refused where       the same
+//	                               tokens don't carry it;
+//	                               or {jti}
 //	  user, session                {sid} and {sub}:           {sid} alone where tokens carry
 //	                               an account is more         it, else {sid} and {sub};
 //	                               than a session             {jti} and {sub}
@@ -54,6 +58,16 @@
 // mapped is passed over where there is a user; a user who can't is passed over only
 // where a session stands alone. An application of another format narrows nothing, and
 // neither do device, tenant, org_unit, group and members that are not known here. An
-// issuer whose tokens carry no client_id is not to be told of applications: nothing
-// would match.
+// issuer whose tokens carry none of its client claims is not to be told of
+// applications: nothing would match.
+//
+// # Times
+//
+// An event was when its event_timestamp says, else the token's toe, but at the latest
+// at its iat. That is the cut-off, which every selector but {jti} and {sid} has: what
+// was issued after a session ended or a credential changed was issued to whom it is
+// due. It is iat for account-disabled, account-purged and credential-compromise: the
+// tokens that somebody got with a compromised credential between the event and the
+// word of it are the ones that matter. No selector outlives what was issued by then,
+// however late or often a thing is said: [Over] has that time for {jti} and {sid} too.
 package event

@@ -19,6 +19,9 @@ type Over struct {
 	// Before is the cut-off, by the clock of whoever said so; zero where the selector
 	// needs none.
 	Before time.Time
+	// Since is when they were over, by the same clock: what Before is, or would be. One
+	// lifetime later none of them can be valid, however late or often it is said.
+	Since  time.Time
 	Reason string // for the audit, at most [denylist.MaxNote] bytes
 }
 
@@ -53,6 +56,11 @@ func unmappable(format string, args ...any) *Error {
 	e := malformed(format, args...)
 	e.Unmappable = true
 	return e
+}
+
+// onlySession refuses what would be stored and match nothing.
+func onlySession() *Error {
+	return unmappable("it names only a session (no user that tokens show), and tokens_carry_sid says that access tokens don't carry it")
 }
 
 // Refused returns the [Error] that an error of a [token.Reader] amounts to. Any other

@@ -52,7 +52,7 @@ func check(t testing.TB, s said, err error) bool {
 		}
 		return false
 	}
-	if len(s.over) > maxEvents*maxIdentifiers*2+1 {
+	if len(s.over) > maxEvents*(maxIdentifiers*2+2) { // each of two client claims, and a session of each issuer
 		t.Fatalf("%d revocations", len(s.over))
 	}
 	for _, o := range s.over {
@@ -66,8 +66,11 @@ func check(t testing.TB, s said, err error) bool {
 		if o.Before.IsZero() == denylist.NeedsCutoff(o.Selector) || o.Before.After(now.Add(token.DefaultLeeway)) {
 			t.Fatalf("%v has cut-off %v", o.Selector, o.Before)
 		}
+		if o.Since.IsZero() || !o.Before.IsZero() && !o.Since.Equal(o.Before) || o.Since.After(now.Add(token.DefaultLeeway)) {
+			t.Fatalf("%v is over since %v, with cut-off %v", o.Selector, o.Since, o.Before)
+		}
 		switch o.Selector.Shape().String() {
-		case "jti", "sid", "sub", "client_id,sub":
+		case "jti", "sid", "sub", "client_id,sub", "azp,sub":
 		default:
 			t.Fatalf("nobody can mean %v", o.Selector)
 		}
@@ -114,9 +117,9 @@ func first(t *testing.T, kind, name string) string {
 func TestLogoutOfASessionThatTokensCarry(t *testing.T) {
 	p := newProvider(t)
 	for name, want := range map[string]string{
-		"good-both": `https://a.example {sid="s-1"} "back-channel logout"`,
-		"good-sid":  `https://a.example {sid="s-1"} "back-channel logout"`,
-		"good-sub":  `https://a.example {sub="alice"} before 1799999990 "back-channel logout"`,
+		"good-both":           `https://a.example {sid="s-1"} since 1799999990 "back-channel logout"`,
+		"bad-sid-not-carried": `https://a.example {sid="s-1"} since 1799999990 "back-channel logout"`,
+		"good-sub":            `https://a.example {sub="alice"} before 1799999990 "back-channel logout"`,
 	} {
 		v, err := p.read(t.Context(), token.LogoutToken, first(t, "logout", name))
 		if err != nil {
@@ -192,8 +195,10 @@ func TestSessionOfAForeignUser(t *testing.T) {
 	for name, want := range map[string]string{
 		"bad-session-complex-user-foreign-session":   "access_denied the subject is of an issuer that the transmitter may not speak about",
 		"bad-session-complex-user-aliases-malformed": "invalid_request id of a subject of format opaque must be a string with something in it",
-		"bad-session-complex-user-email-session":     `https://b.example {sid="s-1"} "session-revoked"`, // the session says all
-		"good-session-complex-session":               `https://b.example {sid="s-1"} "session-revoked"`,
+		"bad-session-complex-user-email-session":     `https://b.example {sid="s-1"} since 1799999995 "session-revoked"`, // the session says all
+		"bad-account-complex-user-email-session":     "invalid_request unmappable no token shows whether it belongs to a user of this format",
+		"bad-session-complex-session":                `https://b.example {sid="s-1"} since 1799999995 "session-revoked"`,
+		"bad-account-complex-session":                `https://b.example {sid="s-1"} since 1799999995 "account-disabled"`,
 	} {
 		v, err := p.read(t.Context(), token.SecurityEvent, first(t, "events", name))
 		if err != nil {
@@ -202,6 +207,32 @@ func TestSessionOfAForeignUser(t *testing.T) {
 		s, err := Events(v, carried, now)
 		if got := render(said{over: s.Over}, err); got != want {
 			t.Errorf("%s: got %s; want %s", name, got, want)
+		}
+	}
+}
+
+// TestUserAtAClient: an application is looked for by every claim that may name it, and
+// by none that names the user.
+func TestUserAtAClient(t *testing.T) {
+	body := []byte(`{"sub_id":{"format":"complex","user":{"format":"opaque","id":"alice"},"application":{"format":"opaque","id":"web"}}}`)
+	const ends = ` before 1800000000 "global token revocation"`
+	for _, c := range []struct {
+		claims []string
+		want   []string
+	}{
+		{nil, []string{`{client_id="web" sub="alice"}`}},
+		{[]string{"azp"}, []string{`{azp="web" sub="alice"}`}},
+		{[]string{"client_id", "azp"}, []string{`{client_id="web" sub="alice"}`, `{azp="web" sub="alice"}`}},
+		{[]string{"sub", "azp"}, []string{`{azp="web" sub="alice"}`}},
+		{[]string{"sub"}, []string{`{sub="alice"}`}}, // never less than was said
+	} {
+		over, err := GlobalRevocation(body, Rules{Issuers: []string{issuerA}, ClientClaims: map[string][]string{issuerA: c.claims, issuerB: {"cid"}}}, now)
+		var want []string
+		for _, s := range c.want {
+			want = append(want, issuerA+" "+s+ends)
+		}
+		if got := render(said{over: over}, err); got != strings.Join(want, "\n") {
+			t.Errorf("%q: got %s; want %q", c.claims, got, want)
 		}
 	}
 }

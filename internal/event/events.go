@@ -11,20 +11,28 @@ import (
 )
 
 const (
-	caep = "https://schemas.openid.net/secevent/caep/event-type/"
-	risc = "https://schemas.openid.net/secevent/risc/event-type/"
+	caep  = "https://schemas.openid.net/secevent/caep/event-type/"
+	risc  = "https://schemas.openid.net/secevent/risc/event-type/"
+	oauth = "https://schemas.openid.net/secevent/oauth/event-type/"
 
 	verification = "https://schemas.openid.net/secevent/ssf/event-type/verification"
 )
 
-// revoking has the events after which tokens are over, and whether it is a session
-// that ends.
-var revoking = map[string]struct{ session bool }{
-	caep + "session-revoked":       {true},
-	caep + "credential-change":     {false},
-	risc + "account-disabled":      {false},
-	risc + "account-purged":        {false},
-	risc + "credential-compromise": {false},
+// revoking has the events after which tokens are over.
+var revoking = map[string]struct {
+	// session: it is a session that ends.
+	session bool
+	// untilSaid: the tokens issued after the event are over too, up to when it was said.
+	// They may be those that somebody got with what is compromised.
+	untilSaid bool
+}{
+	caep + "session-revoked":       {session: true},
+	caep + "credential-change":     {}, // what came after it came by the new credential
+	risc + "sessions-revoked":      {},
+	oauth + "tokens-revoked":       {},
+	risc + "account-disabled":      {untilSaid: true},
+	risc + "account-purged":        {untilSaid: true},
+	risc + "credential-compromise": {untilSaid: true},
 }
 
 // maxEvents bounds the events of one token. Shared Signals has one in each.
@@ -98,7 +106,7 @@ func Events(v *token.Verified, rules Rules, now time.Time) (Said, error) {
 		if err != nil {
 			return Said{}, err
 		}
-		if before.After(v.IssuedAt) {
+		if how.untilSaid || before.After(v.IssuedAt) {
 			before = v.IssuedAt
 		}
 		said.Over = append(said.Over, overs(targets, before, note(kind[strings.LastIndexByte(kind, '/')+1:], adminReason(e)))...)
@@ -110,7 +118,7 @@ func Events(v *token.Verified, rules Rules, now time.Time) (Said, error) {
 func overs(targets []target, before time.Time, reason string) []Over {
 	all := make([]Over, len(targets))
 	for i, t := range targets {
-		all[i] = Over{Issuer: t.issuer, Selector: t.selector, Reason: reason}
+		all[i] = Over{Issuer: t.issuer, Selector: t.selector, Since: before, Reason: reason}
 		if denylist.NeedsCutoff(t.selector) {
 			all[i].Before = before
 		}

@@ -30,7 +30,7 @@ var now = time.Unix(1_800_000_000, 0)
 
 var rules = Rules{
 	Audiences: []string{"receiver"}, Issuers: []string{issuerA, issuerB}, DefaultIssuer: issuerA,
-	TokensCarrySID: map[string]bool{issuerB: true},
+	TokensCarrySID: map[string]bool{issuerB: true}, ClientClaims: map[string][]string{issuerB: {"client_id", "azp"}},
 }
 
 var logoutRules = LogoutRules{Audiences: []string{"app", "web"}}
@@ -125,6 +125,9 @@ func render(s said, err error) string {
 		line := o.Issuer + " " + o.Selector.String()
 		if !o.Before.IsZero() {
 			line += fmt.Sprint(" before ", o.Before.Unix())
+		}
+		if !o.Since.Equal(o.Before) {
+			line += fmt.Sprint(" since ", o.Since.Unix())
 		}
 		lines = append(lines, fmt.Sprintf("%s %q", line, o.Reason))
 	}

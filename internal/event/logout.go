@@ -17,7 +17,7 @@ const maxLogoutAge = 5 * time.Minute
 type LogoutRules struct {
 	Audiences []string // our client ids at the provider
 	// TokensCarrySID: the provider's access tokens have sid. Without it, to end a
-	// session is to end all of its user's.
+	// session is to end all of its user's, and one that names no user is refused.
 	TokensCarrySID bool
 }
 
@@ -61,7 +61,10 @@ func Logout(v *token.Verified, rules LogoutRules, now time.Time) ([]Over, error)
 		if err != nil {
 			return nil, err
 		}
-		over = append(over, Over{Issuer: v.Issuer, Selector: s, Reason: reason})
+		if !hasSub && !rules.TokensCarrySID {
+			return nil, onlySession()
+		}
+		over = append(over, Over{Issuer: v.Issuer, Selector: s, Since: v.IssuedAt, Reason: reason})
 	}
 	if hasSub {
 		s, err := selector(map[string]string{denylist.Sub: v.Text(denylist.Sub)})
@@ -69,7 +72,7 @@ func Logout(v *token.Verified, rules LogoutRules, now time.Time) ([]Over, error)
 			return nil, err
 		}
 		if !hasSID || !rules.TokensCarrySID {
-			over = append(over, Over{Issuer: v.Issuer, Selector: s, Before: v.IssuedAt, Reason: reason})
+			over = append(over, Over{Issuer: v.Issuer, Selector: s, Before: v.IssuedAt, Since: v.IssuedAt, Reason: reason})
 		}
 	}
 	return over, nil

@@ -16,6 +16,8 @@ type Rules struct {
 	DefaultIssuer string
 	// TokensCarrySID has the issuers whose access tokens have sid.
 	TokensCarrySID map[string]bool
+	// ClientClaims has, by issuer, the claims that name a token's client. None: client_id.
+	ClientClaims map[string][]string
 }
 
 // maxIdentifiers bounds what one subject can stand for.
@@ -204,12 +206,12 @@ func (r Rules) complex(subject map[string]any, session bool) ([]target, error) {
 	switch {
 	case session && len(sessions) > 0 && whole:
 		return sessions, nil
+	case sessionErr != nil && len(users) == 0 && (session || !hasUser):
+		return nil, sessionErr
 	case hasUser && userErr != nil:
 		return nil, userErr
 	case !hasUser && len(sessions) > 0:
 		return sessions, nil
-	case !hasUser && sessionErr != nil:
-		return nil, sessionErr
 	case !hasUser:
 		return nil, unmappable("a complex subject without user and session: no token shows whether it belongs to it")
 	}
@@ -221,17 +223,36 @@ func (r Rules) complex(subject map[string]any, session bool) ([]target, error) {
 	}
 	all := sessions
 	for _, u := range users {
-		pairs := map[string]string{denylist.Sub: u.sub}
-		if client != "" {
-			pairs[denylist.ClientID] = client
-		}
-		s, err := selector(pairs)
+		found, err := r.user(u, client)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, target{u.issuer, s})
+		all = append(all, found...)
 	}
 	return all, nil
+}
+
+// user returns what a user means, at one client where that is not "". Which of the
+// issuer's client claims a token has is not known, so it is looked for by each.
+func (r Rules) user(u identity, client string) (found []target, err error) {
+	claims := r.ClientClaims[u.issuer]
+	if len(claims) == 0 {
+		claims = []string{denylist.ClientID}
+	}
+	for _, claim := range claims {
+		if client == "" || claim == denylist.Sub { // sub names the user here, and so no client
+			continue
+		}
+		s, err := selector(map[string]string{denylist.Sub: u.sub, claim: client})
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, target{u.issuer, s})
+	}
+	if len(found) == 0 {
+		return one(u.issuer, denylist.Sub, u.sub)
+	}
+	return found, nil
 }
 
 // users returns who the user of a complex subject is.
@@ -266,7 +287,8 @@ func (r Rules) users(subject map[string]any) ([]identity, error) {
 }
 
 // session returns what the session of a complex subject is, and whether that covers
-// all of its tokens. An opaque one is of any of homes, or else of the default issuer.
+// all of its tokens. An opaque one is of any of homes, or else of the default issuer,
+// and then there is nothing but its sid to find tokens by.
 func (r Rules) session(subject map[string]any, homes []string) (found []target, whole bool, err error) {
 	v, ok := subject["session"]
 	if !ok {
@@ -278,7 +300,8 @@ func (r Rules) session(subject map[string]any, homes []string) (found []target, 
 	}
 	switch format {
 	case "opaque":
-		if len(homes) == 0 {
+		alone := len(homes) == 0
+		if alone {
 			issuer, err := r.issuer("")
 			if err != nil {
 				return nil, false, err
@@ -293,6 +316,9 @@ func (r Rules) session(subject map[string]any, homes []string) (found []target, 
 			}
 			found = append(found, sid...)
 			whole = whole && r.TokensCarrySID[issuer]
+		}
+		if alone && !whole {
+			return nil, false, onlySession()
 		}
 		return found, whole, nil
 	case "jwt_id":
