@@ -17,6 +17,7 @@ const (
 	nothing              // the token can't be used anyway: expired, forged
 	unknownIssuer        // as nothing, unless the authority's issuers are fewer than a verifier's
 	badAlgorithm         // as nothing, unless its algorithms are
+	ignored              // an event that says nothing of tokens, as far as is known here
 	badRequest           // the request breaks a rule
 	tooLarge             // its body does
 	badClient            // the caller is not a client
@@ -39,6 +40,7 @@ var kinds = [...]struct {
 	nothing:       {"nothing", http.StatusOK, ""},
 	unknownIssuer: {"unknown_issuer", http.StatusOK, ""},
 	badAlgorithm:  {"bad_algorithm", http.StatusOK, ""},
+	ignored:       {"ignored", http.StatusOK, ""},
 	badRequest:    {"bad_request", http.StatusBadRequest, "invalid_request"},
 	tooLarge:      {"too_large", http.StatusRequestEntityTooLarge, "invalid_request"},
 	badClient:     {"bad_client", http.StatusUnauthorized, "invalid_client"},

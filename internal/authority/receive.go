@@ -292,11 +292,10 @@ func (a *Authority) takeEvent(ctx context.Context, raw string, now time.Time) ou
 	if len(said.Over) > 0 {
 		return a.hear(ctx, v, said.Over, now)
 	}
-	why := "an event of a type that ends no tokens"
 	if said.Verification {
-		why = "the stream was verified"
+		return outcome{kind: nothing, cause: errors.New("the stream was verified"), client: v.Issuer}
 	}
-	return outcome{kind: nothing, cause: errors.New(why), client: v.Issuer}
+	return outcome{kind: ignored, cause: errors.New("an event of a type that ends no tokens here"), client: v.Issuer}
 }
 
 // hear carries out a security event. One that comes again within an hour, as its

@@ -301,6 +301,8 @@ func (a *Authority) record(ctx context.Context, dialect string, o outcome) {
 		message = "nothing revoked: a verifier that knows the token's issuer still accepts it; issuers must hold every verifier's"
 	case badAlgorithm:
 		message = "nothing revoked: a verifier that allows the token's algorithm still accepts it; algorithms must hold every verifier's"
+	case ignored:
+		message = "a security event was accepted, and ends nothing"
 	case limited:
 		message = "revocation refused: too many"
 	case unavailable:

@@ -148,7 +148,7 @@ func (l *Log) readAll(
 	if l.atEnd(consumer.CachedInfo().NumPending) {
 		return nil
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxBytes(searchBytes), jetstream.PullHeartbeat(pullHeartbeat))
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, searchBytes), jetstream.PullHeartbeat(pullHeartbeat))
 	if err != nil {
 		return fmt.Errorf("consume it: %w", err)
 	}

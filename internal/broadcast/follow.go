@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	retryEvery     = 200 * time.Millisecond
-	pullBytes      = 8 << 20
+	retryEvery = 200 * time.Millisecond
+	pullBytes  = 8 << 20
+	// pullMessages bounds the room that the client makes for them, a pointer each.
+	pullMessages   = 10_000
 	pullHeartbeat  = time.Second
 	progressEvery  = time.Second
 	mistrustEvery  = 5 * time.Second
@@ -86,7 +88,7 @@ func (l *Log) followOnce(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("make a consumer: %w", err)
 	}
-	messages, err := consumer.Messages(jetstream.PullMaxBytes(pullBytes), jetstream.PullHeartbeat(pullHeartbeat))
+	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, pullBytes), jetstream.PullHeartbeat(pullHeartbeat))
 	if err != nil {
 		return fmt.Errorf("consume the log: %w", err)
 	}
