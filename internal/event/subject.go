@@ -2,6 +2,7 @@ package event
 
 import (
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/revcast/revcast/pkg/denylist"
@@ -180,11 +181,11 @@ func isDenied(err error) bool {
 
 // complex returns what a complex subject of Shared Signals means.
 func (r Rules) complex(subject map[string]any, session bool) ([]target, error) {
-	for name, v := range subject {
+	for _, name := range slices.Sorted(maps.Keys(subject)) { // the same error each time
 		if name == "format" {
 			continue
 		}
-		if _, _, err := identifier(v); err != nil {
+		if _, _, err := identifier(subject[name]); err != nil {
 			return nil, err
 		}
 	}
