@@ -213,9 +213,9 @@ func (a *Authority) revokeRelayed(ctx context.Context, to *relay, c command, now
 		return a.revokeBefore(ctx, to, c, now)
 	}
 	v, err := a.tokens.ReadAs(ctx, token.Revocable, c.token)
-	switch opaque := errors.Is(err, token.ErrNotCompact) || errors.Is(err, token.ErrMalformed); {
-	case err == nil || opaque || errors.Is(err, token.ErrKeysUnavailable):
-	case errors.Is(err, token.ErrSignature):
+	switch _, named := token.PeekIssuer(c.token); {
+	case err == nil || errors.Is(err, token.ErrNotCompact) || errors.Is(err, token.ErrMalformed) && !named:
+	case errors.Is(err, token.ErrSignature) && !errors.Is(err, token.ErrKeysUnavailable):
 		return unread(err) // forged by whoever it is: nothing that its issuer must be asked about
 	case slices.ContainsFunc(c.caller, func(said client.Credentials) bool { return a.clients.Claimed(said) != "" }):
 		// It names the issuer, and nothing shows that it comes from there: that must not be
@@ -255,8 +255,8 @@ func (a *Authority) revokeRelayed(ctx context.Context, to *relay, c command, now
 // revokeBefore is revokeRelayed for [Relay.LocalFirst].
 func (a *Authority) revokeBefore(ctx context.Context, to *relay, c command, now time.Time) outcome {
 	o := a.revokeLocally(ctx, c, now)
-	if !o.kind.done() && o.kind != unsupported {
-		return o
+	if o.kind != revoked && o.kind != unsupported && !errors.Is(o.cause, token.ErrExpired) {
+		return o // nothing shows that the token comes from there
 	}
 	answer, err := a.relays.ask(ctx, to, c)
 	switch {

@@ -112,6 +112,8 @@ const ofOwn = `{jti="j1"}`
 // What the provider takes is stored here where a verifier could accept it, and its
 // answer is the client's. It is the provider that knows the client.
 func TestRelayStoresWhatTheProviderTakes(t *testing.T) {
+	encode := base64.RawURLEncoding.EncodeToString
+	odd := encode([]byte(`{"alg":"ES256"}`)) + "." + encode([]byte(`{"iss":"`+issuer+`"}`)) + ".c2ln" // malformed, and names the issuer
 	for _, c := range []struct {
 		name, id, token string
 		answer          http.HandlerFunc
@@ -132,6 +134,8 @@ func TestRelayStoresWhatTheProviderTakes(t *testing.T) {
 		{name: "a forged token", id: "web", token: "forged", answer: says(200, ""), status: 200, body: "{}\n", unasked: true, want: nothing},
 		{name: "what only its issuer can read", id: "svc", token: "foreign.alg", answer: says(200, "done"), status: 200, body: "done", want: nothing},
 		{name: "the same with an id of ours", id: "web", token: "foreign.alg", answer: says(200, "done"), status: 401, unasked: true, want: badClient},
+		{name: "what was meant to look so", id: "web", token: odd, answer: says(200, "done"), status: 401, unasked: true, want: badClient},
+		{name: "the same without an id of ours", id: "svc", token: odd, answer: says(200, "done"), status: 200, body: "done", want: nothing},
 		{name: "an expired token", id: "web", token: "expired", answer: says(200, ""), status: 200, want: nothing},
 		{name: "an opaque token that no verifier takes", id: "web", token: "opaque", answer: says(200, ""), status: 200, want: nothing},
 		{name: "an opaque token", id: "web", token: "opaque", answer: says(200, ""), more: takesOpaque, status: 200, want: nothing},
@@ -286,7 +290,7 @@ func TestDurableBehindARelay(t *testing.T) {
 	log := &fakeLog{err: errors.New("disk full")}
 	a := u.relaying(t, log, nil, takesOpaque)
 	checkJSON(t, do(a, asks("web", "own")), 503, "temporarily_unavailable")
-	checkJSON(t, do(a, asks("web", "keys.away")), 503, "temporarily_unavailable")
+	checkJSON(t, do(a, asks("svc", "keys.away")), 503, "temporarily_unavailable")
 	log.mu.Lock()
 	log.err = nil
 	log.mu.Unlock()
@@ -332,8 +336,11 @@ func TestRelayLocalFirst(t *testing.T) {
 		{"the provider can't, overruled", webSecret, "own", unsupports, both, 200, "{}\n", true, 1},
 		{"a wrong secret", "wrong", "own", takes, localFirst, 401, "", false, 0},
 		{"another's token", webSecret, "other", takes, localFirst, 400, "", false, 0},
-		{"a forged token", webSecret, "forged", takes, localFirst, 200, "done", false, 1},
-		{"a forged token, the provider is down", webSecret, "forged", down, localFirst, 503, "", false, 0},
+		// Nothing shows that these come from the provider, and so it gets no secret of ours.
+		{"a forged token", webSecret, "forged", takes, localFirst, 200, "{}\n", false, 0},
+		{"what only its issuer can read", webSecret, "foreign.alg", takes, localFirst, 200, "{}\n", false, 0},
+		{"an expired token", webSecret, "expired", takes, localFirst, 200, "done", false, 1},
+		{"an expired token, the provider is down", webSecret, "expired", down, localFirst, 503, "", false, 0},
 		{"an opaque token is the provider's", webSecret, "opaque", takes, localFirst, 200, "done", false, 1},
 		{"an opaque token, the provider is down", webSecret, "opaque", down, localFirst, 503, "", false, 0},
 		{"an opaque token, nobody can", webSecret, "opaque", unsupports, both, 400, "", false, 1},
@@ -498,7 +505,7 @@ func TestRelayOfAToken(t *testing.T) {
 				}
 				config.Tokens = fakeTokens{"opaque": testTokens["opaque"]}
 			})
-			w := do(h, asks("web", c.token))
+			w := do(h, asks("svc", c.token))
 			want := map[bool]string{false: c.one, true: c.both}[two]
 			got := strings.Repeat("a", a.times()) + strings.Repeat("b", b.times())
 			if got != want || (w.Code == http.StatusUnauthorized) != (want == "") { // nobody here knows the client
