@@ -169,7 +169,7 @@ func (w *world) lines(random *rand.Rand, n int) (lines []string, last token) {
 		if i == n-1 {
 			selector = map[string]string{"sid": last.checked.Values("sid")[0]}
 		}
-		line, err := json.Marshal(map[string]any{"issuer": w.issuer.Issuer, "selector": selector, "reason": "a test"})
+		line, err := json.Marshal(map[string]any{"issuer": w.issuer.Issuer, "selector": selector, "confirm": true, "reason": "a test"})
 		if err != nil {
 			w.Fatal(err)
 		}
