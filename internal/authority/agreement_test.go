@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/internal/token/tokentest"
 	"github.com/revcast/revcast/pkg/denylist"
@@ -175,7 +176,7 @@ func (p *pair) checkOwner(ctx context.Context, t *testing.T, raw string, seen *v
 	if seen.ClientID == "" {
 		return
 	}
-	o := p.face.revokeToken(ctx, vouched{seen.ClientID, someone(t)}, command{token: raw}, now)
+	o := p.face.revokeToken(ctx, vouched{seen.ClientID, client.NewQuota(client.DefaultMaxEntries)}, command{token: raw}, now)
 	_, contradicted := seen.Raw["client_id"] // an empty one counts, and azp does not
 	if o.kind != revoked && !(o.kind == notOwner && contradicted && seen.Raw["client_id"] == "") && len(seen.ClientID) <= denylist.MaxNote {
 		t.Fatalf("its client can't revoke it: %s %s", o.kind, o.why)

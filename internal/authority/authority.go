@@ -198,9 +198,7 @@ func New(c Config) (*Authority, error) {
 	for iss := range transmitters {
 		a.replays[iss], a.heard[iss] = token.NewReplay(maxReplays), token.NewReplay(maxReplays)
 	}
-	if a.relays, err = newRelays(issuers, c.Opaque.Issuer, a.now); err != nil {
-		return nil, err
-	}
+	a.relays = newRelays(issuers, c.Opaque.Issuer)
 	registry := c.Registry
 	if registry == nil {
 		registry = prometheus.NewRegistry()

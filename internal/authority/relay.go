@@ -43,9 +43,9 @@ const (
 type relay struct {
 	Relay
 	slots chan struct{}
-	// account has what the provider's clients have outstanding, together: each may come
+	// quota is what the provider's clients may have outstanding, together: each may come
 	// again and again with the same token.
-	account *client.Client
+	quota *client.Quota
 }
 
 // relays asks providers.
@@ -57,30 +57,15 @@ type relays struct {
 
 // newRelays makes the relays of some issuers. Opaque tokens are those of one issuer where
 // that is configured, or of the only relay.
-func newRelays(issuers map[string]Issuer, opaque string, now func() time.Time) (*relays, error) {
+func newRelays(issuers map[string]Issuer, opaque string) *relays {
 	r := &relays{byIssuer: map[string]*relay{}}
-	var accounts []client.Config
 	for _, i := range issuers {
 		if i.Relay.Endpoint != "" {
-			r.byIssuer[i.Issuer] = &relay{Relay: i.Relay, slots: make(chan struct{}, relaysAtOnce)}
-			accounts = append(accounts, client.Config{ID: fmt.Sprint(len(accounts)), Auth: []string{client.None}})
+			r.opaque = &relay{Relay: i.Relay, slots: make(chan struct{}, relaysAtOnce), quota: client.NewQuota(client.DefaultMaxEntries)}
+			r.byIssuer[i.Issuer] = r.opaque
 		}
 	}
-	registry, err := client.New(accounts, client.Options{Now: now})
-	if err != nil {
-		return nil, fmt.Errorf("relay: %w", err)
-	}
-	n := 0
-	for _, to := range r.byIssuer {
-		c := client.Credentials{Method: client.None, Logins: []client.Login{{ID: fmt.Sprint(n)}}}
-		if to.account, err = registry.Authenticate(context.Background(), c, now()); err != nil {
-			return nil, fmt.Errorf("relay: %w", err)
-		}
-		if n++; len(r.byIssuer) == 1 {
-			r.opaque = to
-		}
-	}
-	if opaque != "" {
+	if opaque != "" || len(r.byIssuer) > 1 {
 		r.opaque = r.byIssuer[opaque]
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
@@ -91,7 +76,7 @@ func newRelays(issuers map[string]Issuer, opaque string, now func() time.Time) (
 		Transport: transport, Timeout: relayTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, // what is sent is secret
 	}
-	return r, nil
+	return r
 }
 
 // of returns the relay of a token that nobody has verified: by its iss, or where it has
@@ -176,15 +161,12 @@ func (r *relays) ask(ctx context.Context, to *relay, c command) (*relayedAnswer,
 // vouched is a client that its provider has authenticated. Only tokens of its own are
 // its to revoke.
 type vouched struct {
-	id      string // "" where the token is not that client's
-	account *client.Client
+	id string // "" where the token is not that client's
+	*client.Quota
 }
 
 func (v vouched) ID() string       { return v.id }
 func (vouched) May(...string) bool { return false }
-func (v vouched) Reserve(expires []time.Time, now time.Time) (release func(), retryAfter time.Duration, ok bool) {
-	return v.account.Reserve(expires, now)
-}
 
 // claims reports whether a request says that it comes from a client. Where it says so
 // in several ways, they have been found to agree.
@@ -236,7 +218,7 @@ func (a *Authority) revokeRelayed(ctx context.Context, to *relay, c command, now
 		}
 		return outcome{kind: nothing, cause: err, relayed: answer}
 	}
-	who := vouched{account: to.account}
+	who := vouched{Quota: to.quota}
 	if owner, ok := a.issuers[v.Issuer].owner(v); ok && c.caller.claims(owner.Value) {
 		who.id = owner.Value
 	}

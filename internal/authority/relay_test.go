@@ -543,12 +543,7 @@ func TestRelayOfAToken(t *testing.T) {
 func TestBoundedBehindARelay(t *testing.T) {
 	u, log := newUpstream(t, says(200, "done")), &fakeLog{}
 	a := u.relaying(t, log, nil)
-	all := registry(t, client.Config{ID: "c", Auth: []string{client.None}, MaxEntries: 1})
-	small, err := all.Authenticate(t.Context(), client.Credentials{Method: client.None, Logins: []client.Login{{ID: "c"}}}, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a.relays.byIssuer[issuer].account = small
+	a.relays.byIssuer[issuer].quota = client.NewQuota(1)
 	log.err = errors.New("disk full")
 	checkJSON(t, do(a, asks("web", "own")), 503, "temporarily_unavailable") // and is given back
 	log.err = nil

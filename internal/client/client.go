@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"slices"
+	"time"
 )
 
 // NewSecret makes a secret of 256 random bits, as base64url, and the hash of
@@ -43,6 +44,11 @@ func (c *Client) May(some ...string) bool {
 }
 
 func (c *Client) uses(method string) bool { return slices.Contains(c.auth, method) }
+
+// Reserve is [Quota.Reserve], of the client's revocations.
+func (c *Client) Reserve(expires []time.Time, now time.Time) (release func(), retryAfter time.Duration, ok bool) {
+	return c.account.Reserve(expires, now)
+}
 
 // Public reports whether nothing but its id speaks for the client.
 func (c *Client) Public() bool { return c.public }

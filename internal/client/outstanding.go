@@ -129,7 +129,7 @@ func decodeOutstanding(b []byte) (outstandingFile, error) {
 		ended, sum := int64(0), int64(0)
 		for j, pair := range c.Buckets {
 			end, n := pair[0], pair[1]
-			if end <= ended || end >= yearTenThousand || end%int64(bucket/time.Second) != 0 || n < 1 || n > maxMaxEntries-sum {
+			if end <= ended || end >= yearTenThousand || end%bucketSeconds != 0 || n < 1 || n > maxMaxEntries-sum {
 				return file, fmt.Errorf("clients[%d].buckets[%d] is not a bucket with entries, or not in order", i, j)
 			}
 			ended = end
@@ -142,24 +142,24 @@ func decodeOutstanding(b []byte) (outstandingFile, error) {
 const yearTenThousand = 253402300800 // in Unix seconds
 
 // save returns the buckets with something in them.
-func (a *account) save(now time.Time) (buckets [][2]int64) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.forget(now)
-	for _, f := range a.buckets {
+func (q *Quota) save(now time.Time) (buckets [][2]int64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.forget(now)
+	for _, f := range q.buckets {
 		buckets = append(buckets, [2]int64{bucketEnd(f.bucket).Unix(), f.entries})
 	}
 	return buckets
 }
 
 // load adds to the buckets.
-func (a *account) load(buckets [][2]int64, now time.Time) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.forget(now)
+func (q *Quota) load(buckets [][2]int64, now time.Time) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.forget(now)
 	for _, pair := range buckets {
-		if b, counts := a.bucketOf(time.Unix(pair[0]-1, 0)); counts {
-			a.add(b, pair[1])
+		if b, counts := q.bucketOf(time.Unix(pair[0]-1, 0)); counts {
+			q.add(b, pair[1])
 		}
 	}
 }
