@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"mime"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -14,6 +17,7 @@ import (
 
 const (
 	jsonType   = "application/json"
+	ndjsonType = "application/x-ndjson"
 	bytesType  = "application/octet-stream"
 	retryAfter = 1 // seconds, with every 503
 
@@ -48,23 +52,35 @@ func writeError(w http.ResponseWriter, status int, code, description string) {
 	writeJSON(w, status, errorAnswer{code, description})
 }
 
-var errBodyTooLarge = errors.New("body is larger than 64 KiB")
-
-// readBody reads a short body whole. It errs with errBodyTooLarge, or because the
-// body did not arrive.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// readBody reads a short body whole, of a request that says once that it is of one of
+// some types. Where there is none, ok is false and the outcome says why.
+func readBody(w http.ResponseWriter, r *http.Request, types ...string) (body []byte, o outcome, ok bool) {
+	if !hasType(r, types...) {
+		return nil, refuse(badRequest, "the content type must be "+strings.Join(types, " or ")), false
+	}
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(shortBody)) // not every writer has deadlines
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return nil, errBodyTooLarge
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return nil, refuse(tooLarge, "body is larger than 64 KiB"), false
 	}
-	if err == nil {
-		// The server watches the connection by reading it: with the deadline left in
-		// place, a slow commit would look like a caller that hung up.
-		_ = control.SetReadDeadline(time.Time{})
+	if err != nil {
+		return nil, refuse(badRequest, errBodyCut.Error()), false
 	}
-	return body, err
+	// The server watches the connection by reading it: with the deadline left in
+	// place, a slow commit would look like a caller that hung up.
+	_ = control.SetReadDeadline(time.Time{})
+	return body, outcome{}, true
+}
+
+// hasType reports whether the request says, once, that its body is of one of some types.
+func hasType(r *http.Request, types ...string) bool {
+	said := r.Header.Values("Content-Type")
+	if len(said) != 1 {
+		return false
+	}
+	got, _, err := mime.ParseMediaType(said[0])
+	return err == nil && slices.Contains(types, got)
 }
 
 // patientReader grants each read of a body its own deadline, and no further one

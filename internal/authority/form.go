@@ -1,11 +1,8 @@
 package authority
 
 import (
-	"errors"
-	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 )
 
@@ -26,8 +23,9 @@ var secretParameters = []string{
 // are passed over (RFC 6749 section 3.1).
 func readForm(w http.ResponseWriter, r *http.Request, once ...string) (form, outcome, bool) {
 	bad := func(why string) (form, outcome, bool) { return form{}, refuse(badRequest, why), false }
-	if !hasType(r, "application/x-www-form-urlencoded") {
-		return bad("the content type must be application/x-www-form-urlencoded")
+	body, o, ok := readBody(w, r, "application/x-www-form-urlencoded")
+	if !ok {
+		return form{}, o, false
 	}
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -37,13 +35,6 @@ func readForm(w http.ResponseWriter, r *http.Request, once ...string) (form, out
 		if query.Has(name) {
 			return bad(name + " belongs into the body, not into the URL")
 		}
-	}
-	body, err := readBody(w, r)
-	switch {
-	case errors.Is(err, errBodyTooLarge):
-		return form{}, refuse(tooLarge, err.Error()), false
-	case err != nil:
-		return bad(errBodyCut.Error())
 	}
 	f := form{raw: string(body)}
 	if f.Values, err = url.ParseQuery(f.raw); err != nil { // the error would quote the body
@@ -66,14 +57,4 @@ func (f form) unescaped(name string) (string, bool) {
 	}
 	value, _, _ := strings.Cut(f.raw[at+len(name)+1:], "&")
 	return value, value != f.Get(name)
-}
-
-// hasType reports whether the request says, once, that its body is of a type.
-func hasType(r *http.Request, want ...string) bool {
-	types := r.Header.Values("Content-Type")
-	if len(types) != 1 {
-		return false
-	}
-	got, _, err := mime.ParseMediaType(types[0])
-	return err == nil && slices.Contains(want, got)
 }

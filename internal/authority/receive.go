@@ -200,16 +200,8 @@ func refusedEvent(err error) outcome {
 // serveEvents takes security events that are pushed (RFC 8935).
 func (a *Authority) serveEvents(w http.ResponseWriter, r *http.Request) {
 	defer a.timed(eventsDialect)()
-	var o outcome
-	body, err := readBody(w, r)
-	switch {
-	case !hasType(r, "application/secevent+jwt"):
-		o = refuse(badRequest, "the content type must be application/secevent+jwt")
-	case errors.Is(err, errBodyTooLarge):
-		o = refuse(tooLarge, err.Error())
-	case err != nil:
-		o = refuse(badRequest, errBodyCut.Error())
-	default:
+	body, o, ok := readBody(w, r, "application/secevent+jwt")
+	if ok {
 		raw := strings.TrimSpace(string(body))
 		if o = a.admitPush(r, raw); o.kind == 0 {
 			o = a.takeEvent(r.Context(), raw, a.now())
@@ -220,7 +212,7 @@ func (a *Authority) serveEvents(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		return
 	}
-	if o.kind == unavailable || o.kind == limited {
+	if o.kind == unavailable {
 		writeRefusal(w, o)
 		return
 	}
@@ -333,9 +325,6 @@ func (a *Authority) serveGlobal(w http.ResponseWriter, r *http.Request) {
 		status = http.StatusUnprocessableEntity
 	case o.event != nil && o.event.Code == event.AccessDenied:
 		status, code = http.StatusForbidden, event.AccessDenied
-	case o.kind == limited:
-		writeRefusal(w, o)
-		return
 	}
 	writeError(w, status, code, o.why)
 }
@@ -364,19 +353,13 @@ func (a *Authority) global(w http.ResponseWriter, r *http.Request) outcome {
 	if err != nil {
 		return stranger(err)
 	}
-	if !hasType(r, jsonType) {
-		return refuse(badRequest, "the content type must be application/json")
-	}
-	body, err := readBody(w, r)
-	switch {
-	case errors.Is(err, errBodyTooLarge):
-		return refuse(tooLarge, err.Error())
-	case err != nil:
-		return refuse(badRequest, errBodyCut.Error())
+	body, o, ok := readBody(w, r, jsonType)
+	if !ok {
+		return o
 	}
 	over, err := event.GlobalRevocation(body, a.transmitters[v.Issuer].rules, a.cutoffOf(a.transmitters[v.Issuer], now))
 	if err != nil {
-		o := refusedEvent(err)
+		o = refusedEvent(err)
 		o.client = v.Issuer
 		return o
 	}

@@ -2,7 +2,6 @@ package authority
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"time"
 
@@ -21,20 +20,14 @@ func (a *Authority) serveRevocations(w http.ResponseWriter, r *http.Request) {
 		writeRefusal(w, o)
 		return
 	}
-	if hasType(r, "application/x-ndjson") {
+	if hasType(r, ndjsonType) {
 		a.streamRevocations(w, r, who)
 		return
 	}
 	defer a.timed(selectorDialect)()
-	body, err := readBody(w, r)
-	switch now := a.now(); {
-	case !hasType(r, jsonType):
-		o = refuse(badRequest, "the content type must be application/json or application/x-ndjson")
-	case errors.Is(err, errBodyTooLarge):
-		o = refuse(tooLarge, err.Error())
-	case err != nil:
-		o = refuse(badRequest, errBodyCut.Error())
-	default:
+	body, o, ok := readBody(w, r, jsonType, ndjsonType)
+	if ok {
+		now := a.now()
 		var revocation denylist.Revocation
 		if revocation, o, ok = a.plan(who, body, now); ok {
 			o = a.carryOut(r.Context(), who, revocation, o, now)

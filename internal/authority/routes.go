@@ -56,15 +56,15 @@ func (a *Authority) mount(chosen []spoken, registry *prometheus.Registry) (err e
 		AllowedHeaders: []string{"Authorization", "Content-Type", "X-App-Id", "X-App-Token"},
 		ExposedHeaders: []string{"Retry-After", "WWW-Authenticate"},
 	})
+	serve := func(paths []string, s spoken, handle http.HandlerFunc) {
+		for _, path := range paths {
+			r := route{http.MethodPost, s.at(path), handle, nil}
+			a.mux.Handle(r.path, browsers.Handler(a.counted(r.path, r.serve)))
+		}
+	}
 	for _, s := range chosen {
-		for _, path := range s.revoke {
-			r := route{http.MethodPost, s.at(path), a.serveRevoke(s.dialect), nil}
-			a.mux.Handle(r.path, browsers.Handler(a.counted(r.path, r.serve)))
-		}
-		for _, path := range s.introspect {
-			r := route{http.MethodPost, s.at(path), a.serveIntrospection(s.dialect), nil}
-			a.mux.Handle(r.path, browsers.Handler(a.counted(r.path, r.serve)))
-		}
+		serve(s.revoke, s, a.serveRevoke(s.dialect))
+		serve(s.introspect, s, a.serveIntrospection(s.dialect))
 	}
 	// The mux's own 404 and 405 are plain text, which clients that read an error
 	// as JSON trip over.

@@ -36,7 +36,7 @@ var (
 func (a *Authority) streamRevocations(w http.ResponseWriter, r *http.Request, who *client.Client) {
 	out := newPatientWriter(w)
 	_ = out.control.EnableFullDuplex() // without it (HTTP/1), the first answer would swallow the rest of the body
-	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Content-Type", ndjsonType)
 
 	// What was read is carried out, whatever becomes of the peer. The request's own
 	// context must not decide: the server cancels it when a read fails, be it by wake.
