@@ -1,6 +1,8 @@
 package authority
 
 import (
+	"context"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -27,6 +29,23 @@ func newComplaints() *complaints {
 		c[k].limiter = rate.NewLimiter(complaintsASecond, complaintsAtOnce)
 	}
 	return c
+}
+
+// complain writes a line about what was not carried out, unless there are too many.
+func (a *Authority) complain(ctx context.Context, level slog.Level, message string, o outcome, attrs ...slog.Attr) {
+	left, ok := a.complaints.take(o.kind, a.now())
+	if !ok {
+		return
+	}
+	why := o.why
+	if o.cause != nil {
+		why = o.cause.Error()
+	}
+	attrs = append(attrs, slog.String("client", o.client), slog.String("outcome", o.kind.String()), slog.String("why", why))
+	if left > 0 {
+		attrs = append(attrs, slog.Int("left_out", left))
+	}
+	a.logger.LogAttrs(ctx, level, message, attrs...)
 }
 
 // take reports whether there may be one more line, and how many were left out before it.

@@ -1,6 +1,7 @@
 package authority
 
 import (
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -33,9 +34,7 @@ func (a *Authority) serveIntrospection(d dialect) http.HandlerFunc {
 		a.metrics.introspections.WithLabelValues(d.name, o.kind.String()).Inc()
 		if answer == nil {
 			if o.cause != nil {
-				if left, ok := a.complaints.take(o.kind, now); ok {
-					a.logger.WarnContext(r.Context(), "introspection refused", "dialect", d.name, "client", o.client, "why", o.cause, "left_out", left)
-				}
+				a.complain(r.Context(), slog.LevelWarn, "introspection refused", o, slog.String("dialect", d.name))
 			}
 			writeRefusal(w, o)
 			return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"time"
@@ -48,12 +49,8 @@ func (a *Authority) serveQuestion(w http.ResponseWriter, r *http.Request) {
 		answer, o = a.question(r.Context(), who, r.URL.RawQuery)
 	}
 	if o.kind != active {
-		why := any(o.why)
-		if o.cause != nil {
-			why = o.cause
-		}
-		if left, ok := a.complaints.take(o.kind, a.now()); ok && r.Context().Err() == nil {
-			a.logger.WarnContext(r.Context(), "a question is not answered", "client", o.client, "outcome", o.kind, "why", why, "left_out", left)
+		if r.Context().Err() == nil {
+			a.complain(r.Context(), slog.LevelWarn, "a question is not answered", o)
 		}
 		writeRefusal(w, o)
 		return

@@ -288,13 +288,13 @@ func (a *Authority) store(ctx context.Context, who revoker, now time.Time, rs ..
 // is no client can cause them too.
 func (a *Authority) record(ctx context.Context, dialect string, o outcome) {
 	a.metrics.requests.WithLabelValues(dialect, o.kind.String()).Inc()
-	attrs := []slog.Attr{slog.String("dialect", dialect), slog.String("client", o.client)}
 	level, message := slog.LevelWarn, "revocation refused"
 	switch o.kind {
 	case revoked:
-		level, message = slog.LevelInfo, "revoked"
-		attrs = append(attrs, slog.String("issuer", o.stored.Issuer),
+		a.logger.LogAttrs(ctx, slog.LevelInfo, "revoked",
+			slog.String("dialect", dialect), slog.String("client", o.client), slog.String("issuer", o.stored.Issuer),
 			slog.String("shape", o.stored.Selector.Shape().String()), slog.Uint64("position", o.position))
+		return
 	case nothing:
 		level, message = slog.LevelInfo, "nothing to revoke"
 	case unknownIssuer:
@@ -314,19 +314,5 @@ func (a *Authority) record(ctx context.Context, dialect string, o outcome) {
 			level, message = slog.LevelInfo, "caller hung up before the revocation was known to be stored"
 		}
 	}
-	if o.kind != revoked {
-		why := o.why
-		if o.cause != nil {
-			why = o.cause.Error()
-		}
-		attrs = append(attrs, slog.String("outcome", o.kind.String()), slog.String("why", why))
-		left, ok := a.complaints.take(o.kind, a.now())
-		switch {
-		case !ok:
-			return
-		case left > 0:
-			attrs = append(attrs, slog.Int("left_out", left))
-		}
-	}
-	a.logger.LogAttrs(ctx, level, message, attrs...)
+	a.complain(ctx, level, message, o, slog.String("dialect", dialect))
 }

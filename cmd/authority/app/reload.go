@@ -72,8 +72,8 @@ func (r *reloader) run(ctx context.Context) {
 		case <-asked:
 			r.reload()
 		case <-ticker.C:
-			now := look(r.files) + look(r.named)
-			if now == before && r.changed() {
+			now, changed := r.changed()
+			if changed && now == before {
 				r.reload()
 			}
 			before = now
@@ -90,9 +90,10 @@ func (c Config) named() []string {
 	return slices.DeleteFunc(names, func(name string) bool { return name == "" })
 }
 
-// changed reports whether a file was written since it was read.
-func (r *reloader) changed() bool {
-	return look(r.files)+look(r.named) != r.seenFiles+r.seenNamed
+// changed returns how the files look, and whether one was written since it was read.
+func (r *reloader) changed() (now string, changed bool) {
+	now = look(r.files) + look(r.named)
+	return now, now != r.seenFiles+r.seenNamed
 }
 
 // look returns something that differs once one of some files holds something else, or

@@ -105,6 +105,12 @@ func fromFile(file string, env ...string) config.Source {
 	return config.Source{File: file, Prefix: prefix, Env: env}
 }
 
+// changed reports whether there is something to reload.
+func (a *assembled) changed() bool {
+	_, changed := a.reloader.changed()
+	return changed
+}
+
 // knows reports whether a client's secret is accepted.
 func (a *assembled) knows(t *testing.T, id, secret string) bool {
 	t.Helper()
@@ -148,11 +154,11 @@ func (a *assembled) checkReloads(t *testing.T, ok, failed int) {
 func TestReloadReplacesClients(t *testing.T) {
 	file := write(t, filepath.Join(t.TempDir(), "authority.yaml"), base+secrets("web", "one", "gone", "two"))
 	a := assembleFrom(t, fromFile(file))
-	if a.reloader.changed() || !a.knows(t, "web", "one") || !a.knows(t, "gone", "two") || a.knows(t, "fresh", "three") {
+	if a.changed() || !a.knows(t, "web", "one") || !a.knows(t, "gone", "two") || a.knows(t, "fresh", "three") {
 		t.Fatal("not what the file says")
 	}
 	write(t, file, base+secrets("web", "another", "fresh", "three"))
-	if !a.reloader.changed() || !a.knows(t, "web", "one") {
+	if !a.changed() || !a.knows(t, "web", "one") {
 		t.Error("the change is not seen, or taken over before it was read")
 	}
 	a.reloader.reload()
@@ -164,7 +170,7 @@ func TestReloadReplacesClients(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	if a.reloader.changed() {
+	if a.changed() {
 		t.Error("still changed")
 	}
 	a.checkReloads(t, 1, 0)
@@ -223,7 +229,7 @@ func TestReloadOfABrokenFileChangesNothing(t *testing.T) {
 			if strings.Count(got, "\n") != 1 || !strings.Contains(got, "all stays as it was") || !strings.Contains(got, "level=ERROR") {
 				t.Errorf("log: %s", got)
 			}
-			if a.reloader.changed() {
+			if a.changed() {
 				t.Error("it would be read again and again")
 			}
 		})
@@ -236,7 +242,7 @@ func TestReloadOfABrokenFileChangesNothing(t *testing.T) {
 		t.Error("half of it was taken")
 	}
 	ca.files(t, dir, "new.example")
-	if !a.reloader.changed() {
+	if !a.changed() {
 		t.Error("that it is whole again is not seen")
 	}
 	a.reloader.reload()
@@ -310,14 +316,14 @@ func TestReloadSeesASwappedLink(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(dir, "..1")); err != nil {
 		t.Fatal(err)
 	}
-	if !a.reloader.changed() {
+	if !a.changed() {
 		t.Fatal("the swap is not seen")
 	}
 	a.reloader.reload()
 	if a.knows(t, "web", "one") || !a.knows(t, "web", "two") {
 		t.Errorf("the clients are the old ones: %s", a.lines)
 	}
-	if a.reloader.changed() {
+	if a.changed() {
 		t.Error("still changed")
 	}
 }
@@ -337,8 +343,8 @@ func TestReloadReadsFilesOfKeys(t *testing.T) {
 
 	write(t, file, base+secrets("web", "one")+"  - {id: robot, auth: [private_key_jwt], jwks_file: "+jwks+"}\n")
 	a.reloader.reload()
-	if !strings.Contains(a.lines.String(), "clients[1].jwks_file") || a.reloader.changed() {
-		t.Fatalf("changed %v: %s", a.reloader.changed(), a.lines)
+	if !strings.Contains(a.lines.String(), "clients[1].jwks_file") || a.changed() {
+		t.Fatalf("changed %v: %s", a.changed(), a.lines)
 	}
 	first, second := tokentest.NewKey("k", "ES256"), tokentest.NewKey("k", "ES256")
 	n := 0
@@ -351,15 +357,15 @@ func TestReloadReadsFilesOfKeys(t *testing.T) {
 		}
 	}
 	write(t, jwks, string(tokentest.Document(first)))
-	if !a.reloader.changed() {
+	if !a.changed() {
 		t.Fatal("a file that was missing is not looked for")
 	}
 	a.reloader.reload()
-	if a.reloader.changed() || !a.accepts(t, asserted(first)) || a.accepts(t, asserted(second)) {
+	if a.changed() || !a.accepts(t, asserted(first)) || a.accepts(t, asserted(second)) {
 		t.Fatalf("not the keys of the file: %s", a.lines)
 	}
 	write(t, jwks, string(tokentest.Document(second)))
-	if !a.reloader.changed() {
+	if !a.changed() {
 		t.Fatal("new keys are not seen")
 	}
 	a.reloader.reload()

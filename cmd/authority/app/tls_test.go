@@ -302,7 +302,7 @@ func TestTLSCertificatesAreSwapped(t *testing.T) {
 		t.Error(status, body)
 	}
 	c.files(t, filepath.Dir(cfg.TLS.CertFile), "renewed.example")
-	if !a.reloader.changed() {
+	if !a.changed() {
 		t.Error("a new certificate is not seen")
 	}
 	a.reloader.reload()
@@ -320,7 +320,7 @@ func TestTLSCertificatesAreSwapped(t *testing.T) {
 		t.Error(name)
 	}
 	write(t, cfg.TLS.KeyFile, key)
-	if !a.reloader.changed() {
+	if !a.changed() {
 		t.Error("the other half is not seen")
 	}
 	a.reloader.reload()
