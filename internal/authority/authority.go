@@ -115,7 +115,7 @@ type Config struct {
 	// Opaque tokens are refused, unless it says otherwise.
 	Opaque Opaque
 	// PublicURL is what clients call the authority by, without a slash at its end.
-	// Empty: by whatever they use.
+	// Empty: that is not known, and metadata is for callers on the machine itself.
 	PublicURL string
 	// Dialects are the names of the revoke endpoints to serve at their own paths. Empty:
 	// all there are.

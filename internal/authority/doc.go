@@ -28,5 +28,6 @@
 //     a JSON object that is not known or a byte after the end refuses the whole.
 //   - "Can't know now" is never answered as success.
 //   - Logs and answers never hold a token, a secret, a jti or a selector's value,
-//     but for the selector that the caller itself sent.
+//     but for the selector that the caller itself sent, and the claims of a token that
+//     it has introspected.
 package authority

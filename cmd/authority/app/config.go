@@ -20,8 +20,9 @@ type Config struct {
 	Listen string `yaml:"listen"`
 
 	// PublicURL is what clients call the authority by, such as https://revoke.example:
-	// the issuer in its metadata, and the audience of what is signed for it. Default: the
-	// scheme and host of each request, which is not enough for private_key_jwt.
+	// the issuer in its metadata, and the audience of what is signed for it. Default: none.
+	// Then only callers on the machine itself get metadata, and neither private_key_jwt nor
+	// global token revocation works.
 	PublicURL string `yaml:"public_url"`
 
 	// TLS ends TLS in the authority itself. Default: none, behind a server that does.
