@@ -83,7 +83,6 @@ func checkTransmitters(list []Transmitter, issuers map[string]Issuer) (map[strin
 				return nil, bad("issuers: %q is not one of issuers", i)
 			}
 		}
-		t.rules.DefaultIssuer = given.Issuers[0]
 		all[given.Issuer] = t
 	}
 	return all, nil
@@ -357,25 +356,21 @@ func (a *Authority) global(w http.ResponseWriter, r *http.Request) outcome {
 	if !ok {
 		return o
 	}
-	over, err := event.GlobalRevocation(body, a.transmitters[v.Issuer].rules, a.cutoffOf(a.transmitters[v.Issuer], now))
+	over, err := event.GlobalRevocation(body, a.transmitters[v.Issuer].rules, now)
 	if err != nil {
 		o = refusedEvent(err)
 		o.client = v.Issuer
 		return o
+	}
+	for i := range over { // the time is ours, and not the issuer's
+		over[i].Since = a.issuers[over[i].Issuer].cutoff(now)
+		if !over[i].Before.IsZero() {
+			over[i].Before = over[i].Since
+		}
 	}
 	o, replayed := a.once(v, event.BearerUntil(v), now, func() outcome { return a.end(r.Context(), provider{v.Issuer}, over, now) })
 	if replayed {
 		return stranger(token.ErrReplayed)
 	}
 	return o
-}
-
-// cutoffOf is where tokens end that a transmitter calls over now: by our clock, and so
-// with the largest skew of its issuers.
-func (a *Authority) cutoffOf(t transmitter, now time.Time) time.Time {
-	var skew time.Duration
-	for _, i := range t.rules.Issuers {
-		skew = max(skew, a.issuers[i].ClockSkew)
-	}
-	return now.Add(skew)
 }

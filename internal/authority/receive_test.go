@@ -734,6 +734,9 @@ func TestGlobalTokenRevocation(t *testing.T) {
 		{name: "aliases, one of which is known here", body: subjectOf(`{"format":"aliases","identifiers":[{"format":"email","email":"someone@example"},{"format":"iss_sub","iss":"` + issuer + `","sub":"alice"}]}`), stored: []string{ends}},
 		{name: "aud in an array", change: values{"aud": []string{globalURL}}, stored: []string{ends}},
 		{name: "skew", set: func(c *Config) { c.Issuers[0].ClockSkew = 90 * time.Second }, stored: []string{`{sub="alice"} before 1m30s until 1h1m30s`}},
+		{name: "skew of another issuer that the transmitter may speak about", set: func(c *Config) {
+			c.Issuers[1].ClockSkew, c.Transmitters[0].Issuers = 90*time.Second, []string{issuer, foreign}
+		}, stored: []string{ends}},
 
 		{name: "no credentials", q: header("Authorization"), status: 401, code: "invalid_token"},
 		{name: "Basic", q: header("Authorization", basic("web", webSecret)), status: 401, code: "invalid_token"},

@@ -163,11 +163,8 @@ func (i Issuer) over(who revoker, c command, v *token.Verified, now time.Time) (
 // its type, or for how long it lives by its own account. Without iat it has none, and
 // gets younger.
 func (i Issuer) neverAccess(v *token.Verified) bool {
-	switch v.Type {
-	case "", "jwt", "at+jwt":
-		return !v.IssuedAt.IsZero() && v.Expires.Sub(v.IssuedAt) > i.MaxTokenLifetime+denylist.MaxLeeway
-	}
-	return true
+	return !v.MayBe(token.AccessToken) ||
+		!v.IssuedAt.IsZero() && v.Expires.Sub(v.IssuedAt) > i.MaxTokenLifetime+denylist.MaxLeeway
 }
 
 // grant returns what a refresh token shares with its access tokens: the first grant

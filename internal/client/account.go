@@ -86,11 +86,11 @@ func (c *Client) Admit(now time.Time) (retryAfter time.Duration, ok bool) {
 	p.mu.Lock() // a reservation that is cancelled while others are made isn't given back in full
 	defer p.mu.Unlock()
 	now = p.tick(now)
-	if p.limiter.AllowN(now, 1) {
-		return 0, true
-	}
 	r := p.limiter.ReserveN(now, 1)
 	wait := r.DelayFrom(now)
+	if wait == 0 {
+		return 0, true
+	}
 	r.CancelAt(now)
 	return min(wholeSeconds(wait), maxRetryAfter), false
 }

@@ -30,7 +30,7 @@ const (
 // byAssertion authenticates by a signed assertion: RFC 7523 section 3 and OpenID
 // Connect Core section 9.
 func (r *Registry) byAssertion(ctx context.Context, all *list, c Credentials, now time.Time) (*Client, error) {
-	iss, alg := peek(c.Assertion)
+	iss, _ := token.PeekIssuer(c.Assertion) // not believed: the reader that it leads to reads again
 	known := all.byID[iss]
 	if known != nil && known.keys == nil {
 		known = nil
@@ -45,14 +45,14 @@ func (r *Registry) byAssertion(ctx context.Context, all *list, c Credentials, no
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		if errors.Is(err, token.ErrUnknownIssuer) || errors.Is(err, token.ErrAlgorithm) || errors.Is(err, token.ErrUnknownKey) {
-			decoy(c.Assertion, alg)
+			decoy(c.Assertion)
 		}
 		return nil, ErrFailed
 	}
 	if known == nil || !slices.Contains(known.algorithms, v.Alg) || !r.accepts(v, c, now) {
 		return nil, ErrFailed
 	}
-	// Last, so that nothing that is refused uses up what is not.
+	// Last, so that a bad assertion uses up none.
 	switch err := known.account.replays.Reserve(v.Issuer, v.Text("jti"), v.Expires.Add(assertionLeeway), now); {
 	case errors.Is(err, token.ErrReplayed):
 		return nil, ErrFailed
@@ -72,28 +72,6 @@ func (r *Registry) accepts(v *token.Verified, c Credentials, now time.Time) bool
 		now.Before(v.Expires.Add(assertionLeeway)) && !v.Expires.After(latest.Add(assertionLifetime)) &&
 		!v.IssuedAt.After(latest) && !v.NotBefore.After(latest) &&
 		v.Text("jti") != ""
-}
-
-// peek reads whose assertion it says it is, and by what algorithm. Nothing of it is
-// believed: the reader that it leads to reads again. Both are empty where the reader
-// will refuse the format.
-func peek(assertion string) (iss, alg string) {
-	parts, err := token.Split(assertion)
-	if err != nil {
-		return "", ""
-	}
-	var h struct {
-		Alg string `json:"alg"`
-	}
-	var p struct {
-		Iss string `json:"iss"`
-	}
-	header, err1 := base64.RawURLEncoding.DecodeString(parts.Header)
-	payload, err2 := base64.RawURLEncoding.DecodeString(parts.Payload)
-	if err1 != nil || err2 != nil || json.Unmarshal(header, &h) != nil || json.Unmarshal(payload, &p) != nil {
-		return "", ""
-	}
-	return p.Iss, h.Alg
 }
 
 // decoys are public keys that nobody has the other half of, by algorithm.
@@ -120,14 +98,20 @@ var decoys = sync.OnceValue(func() map[string]crypto.PublicKey {
 })
 
 // decoy spends the time in which a signature is found wrong.
-func decoy(assertion, alg string) {
-	key := decoys()[alg]
+func decoy(assertion string) {
 	parts, err := token.Split(assertion)
-	if key == nil || err != nil {
+	if err != nil {
+		return
+	}
+	var h struct {
+		Alg string `json:"alg"`
+	}
+	header, err := base64.RawURLEncoding.DecodeString(parts.Header)
+	if err != nil || json.Unmarshal(header, &h) != nil || decoys()[h.Alg] == nil {
 		return
 	}
 	if signature, err := base64.RawURLEncoding.DecodeString(parts.Signature); err == nil {
-		_ = jwt.GetSigningMethod(alg).Verify(parts.SigningInput, signature, key)
+		_ = jwt.GetSigningMethod(h.Alg).Verify(parts.SigningInput, signature, decoys()[h.Alg])
 	}
 }
 

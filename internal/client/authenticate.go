@@ -7,6 +7,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"time"
+
+	"github.com/revcast/revcast/internal/token"
 )
 
 // Login is one reading of an id and a secret.
@@ -93,7 +95,7 @@ func (r *Registry) Claimed(c Credentials) string {
 		}
 	}
 	if c.Assertion != "" {
-		if iss, _ := peek(c.Assertion); all.byID[iss] != nil {
+		if iss, _ := token.PeekIssuer(c.Assertion); all.byID[iss] != nil {
 			return iss
 		}
 	}

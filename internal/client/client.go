@@ -27,7 +27,6 @@ type Client struct {
 	auth        []string
 	grants      []string
 	algorithms  []string // of its assertions
-	origins     []string
 	certificate certificateName
 	limits      limits
 	keys        *keys // nil without PrivateKeyJWT

@@ -92,7 +92,7 @@ type Config struct {
 func (c Config) check() (*Client, error) {
 	made := &Client{
 		id: c.ID, auth: slices.Clone(c.Auth), grants: slices.Clone(c.Revoke), algorithms: slices.Clone(c.Algorithms),
-		origins: slices.Clone(c.AllowedOrigins), limits: limits{c.Rate, c.MaxEntries},
+		limits: limits{c.Rate, c.MaxEntries},
 	}
 	if len(made.auth) == 0 {
 		made.auth = []string{SecretBasic, SecretPost}

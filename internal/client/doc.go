@@ -6,7 +6,7 @@
 //   - A failure looks and lasts the same for a client that doesn't exist and one
 //     whose credentials are wrong: what is missing is made up for by a stand-in. Two
 //     things can't be hidden from who asks with a key's name that a client's keys
-//     lack: how long it takes to fetch them, and that they were never had.
+//     lack, or with none: how long it takes to fetch them, and that they were never had.
 //   - What is known of a client's id alone (method none) is worth its own tokens and
 //     nothing else.
 //   - Secrets are kept as hashes of random 256-bit values and compared in constant

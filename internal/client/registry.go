@@ -25,8 +25,8 @@ type Options struct {
 	// of its endpoints. Without one no client has PrivateKeyJWT.
 	Audiences []string
 	Logger    *slog.Logger // nil: nothing is logged
-	// HTTPClient fetches keys; its Transport is used, and nothing else of it. nil: one of
-	// the registry's own.
+	// HTTPClient fetches keys; its Transport is used, and nothing else of it. nil: each
+	// client's keys have one of their own.
 	HTTPClient *http.Client
 	Now        func() time.Time // nil: time.Now
 }
@@ -116,7 +116,7 @@ func (r *Registry) Replace(clients []Config) error {
 			}
 		}
 		next.byID[c.id] = c
-		for _, o := range c.origins {
+		for _, o := range given.AllowedOrigins {
 			next.origins[o] = true
 		}
 	}

@@ -51,26 +51,15 @@ func Endpoint(key, value string) error {
 	}
 	u, err := url.Parse(value)
 	switch {
-	case HasUser(value):
+	case err != nil && HasUser(value) || err == nil && u.User != nil:
 		// Credentials in a URL end up in logs, and in this very line if it quoted them.
 		return Errorf(key, "a URL here must not hold credentials")
 	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return Errorf(key, "not an http(s) URL: %s", quote(value))
 	case u.Fragment != "":
-		return Errorf(key, "a URL here has no query and no fragment: %s", quote(value))
+		return Errorf(key, "a URL here has no fragment: %s", quote(value))
 	}
 	return nil
-}
-
-// IsPlain reports whether what is sent to a URL can be read on the way to another
-// machine.
-func IsPlain(value string) bool {
-	u, err := url.Parse(value)
-	if err != nil || u.Scheme != "http" {
-		return false
-	}
-	ip := net.ParseIP(u.Hostname())
-	return u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())
 }
 
 // NATSURL asks for one or more NATS URLs, separated by commas. They may hold user

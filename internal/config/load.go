@@ -47,14 +47,19 @@ type Source struct {
 	Flags  []Flag
 }
 
-// Files are those that a Source reads: the file itself, and those that variables name.
-func (s Source) Files() (names []string) {
+// Files are those that a Source reads for a struct: the file itself, and those that
+// variables name in place of a key's value. Those that are the value of a key are not.
+func (s Source) Files(dst any) (names []string) {
+	known := map[string]bool{}
+	for _, key := range Keys(dst) {
+		known[EnvName(s.Prefix, key)] = true
+	}
 	if s.File != "" {
 		names = append(names, s.File)
 	}
 	for _, e := range s.Env {
 		name, file, _ := strings.Cut(e, "=")
-		if strings.HasPrefix(name, s.Prefix+"_") && strings.HasSuffix(name, "_FILE") && file != "" {
+		if key, ok := strings.CutSuffix(name, "_FILE"); ok && known[key] && !known[name] && file != "" {
 			names = append(names, file)
 		}
 	}

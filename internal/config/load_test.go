@@ -84,6 +84,21 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
+// A file that is the value of a key is not one that the configuration is read from: the
+// signing key is none, which the authority writes itself.
+func TestFilesOfASource(t *testing.T) {
+	type keyed struct {
+		KeyFile string `yaml:"key_file"`
+		Note    string `yaml:"note"`
+	}
+	s := Source{File: "a.yaml", Prefix: "X", Env: []string{
+		"X_KEY_FILE=feed.key", "X_KEY_FILE_FILE=where", "X_NOTE_FILE=note", "X_NOTE=x", "X_OTHER_FILE=other", "Y_NOTE_FILE=y", "X_NOTE_FILE=",
+	}}
+	if got, want := s.Files(keyed{}), []string{"a.yaml", "where", "note"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestFilesThatCannotBeRead(t *testing.T) {
 	dir := t.TempDir()
 	big := filepath.Join(dir, "big.yaml")

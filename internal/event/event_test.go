@@ -153,23 +153,20 @@ func TestLogoutUntil(t *testing.T) {
 	}
 }
 
-// TestDefaultIssuer: a subject without an issuer is refused where it could be of two.
+// TestDefaultIssuer: a subject without an issuer is of the first that the transmitter
+// may speak about, and of none where there is none.
 func TestDefaultIssuer(t *testing.T) {
 	body := []byte(`{"sub_id":{"format":"opaque","id":"x"}}`)
 	for _, c := range []struct {
 		issuers []string
-		standby string
 		want    string
 	}{
-		{[]string{issuerA}, "", issuerA},
-		{[]string{issuerA}, issuerA, issuerA},
-		{[]string{issuerA, issuerB}, issuerB, issuerB},
-		{[]string{issuerA, issuerB}, "", ""},
-		{[]string{issuerA}, issuerB, ""}, // it may not speak about that one
-		{nil, "", ""},
-		{nil, issuerA, ""},
+		{[]string{issuerA}, issuerA},
+		{[]string{issuerA, issuerB}, issuerA},
+		{[]string{issuerB, issuerA}, issuerB},
+		{nil, ""},
 	} {
-		over, err := GlobalRevocation(body, Rules{Issuers: c.issuers, DefaultIssuer: c.standby}, now)
+		over, err := GlobalRevocation(body, Rules{Issuers: c.issuers}, now)
 		if c.want == "" {
 			if e, ok := errors.AsType[*Error](err); !ok || !e.Unmappable {
 				t.Errorf("%v: got %v, %v; want it refused", c, over, err)
@@ -191,7 +188,7 @@ func TestDefaultIssuer(t *testing.T) {
 func TestSessionOfAForeignUser(t *testing.T) {
 	p := newProvider(t)
 	carried := rules
-	carried.DefaultIssuer = issuerB
+	carried.Issuers = []string{issuerB, issuerA}
 	for name, want := range map[string]string{
 		"bad-session-complex-user-foreign-session":   "access_denied the subject is of an issuer that the transmitter may not speak about",
 		"bad-session-complex-user-aliases-malformed": "invalid_request id of a subject of format opaque must be a string with something in it",

@@ -55,8 +55,6 @@ func Bearer(v *token.Verified, url string, now time.Time) error {
 		return refuse(InvalidAudience, "aud names more than this URL")
 	case v.Text("sub") == "":
 		return malformed("sub is missing or empty")
-	case v.Expires.IsZero():
-		return malformed("exp is missing")
 	case !now.Before(BearerUntil(v)):
 		return malformed("the JWT has expired")
 	case v.NotBefore.After(now.Add(v.Leeway())):

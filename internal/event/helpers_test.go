@@ -29,7 +29,7 @@ const (
 var now = time.Unix(1_800_000_000, 0)
 
 var rules = Rules{
-	Audiences: []string{"receiver"}, Issuers: []string{issuerA, issuerB}, DefaultIssuer: issuerA,
+	Audiences: []string{"receiver"}, Issuers: []string{issuerA, issuerB},
 	TokensCarrySID: map[string]bool{issuerB: true}, ClientClaims: map[string][]string{issuerB: {"client_id", "azp"}},
 }
 

@@ -18,6 +18,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/revcast/revcast/internal/token"
 )
 
 const (
@@ -31,7 +33,7 @@ const (
 	// transmitter may not know how to wait, or not listen.
 	idle = time.Second
 
-	defaultMaxEvents = 100
+	askedAtOnce = 100 // tokens
 )
 
 // Poller fetches Security Event Tokens from a transmitter (RFC 8936). It remembers
@@ -50,8 +52,6 @@ type Poller struct {
 	// Logger gets a line when polling starts to fail, and when it works again. nil:
 	// [slog.Default].
 	Logger *slog.Logger
-	// MaxEvents is how many tokens are asked for at once. 0: 100.
-	MaxEvents int
 
 	succeeded atomic.Int64 // Unix milliseconds
 }
@@ -114,13 +114,10 @@ func (p *Poller) Run(ctx context.Context) {
 	log := cmp.Or(p.Logger, slog.Default())
 	client := p.Client
 	if client == nil {
-		transport := http.DefaultTransport.(*http.Transport).Clone()
-		transport.MaxIdleConnsPerHost = 1
-		transport.MaxResponseHeaderBytes = 64 << 10
-		client = &http.Client{Transport: transport}
+		client = token.NewHTTPClient()
 		defer client.CloseIdleConnections()
 	}
-	client = restrict(client)
+	client = token.Restrict(client)
 	var (
 		told  outbox
 		state string
@@ -164,7 +161,7 @@ func (p *Poller) poll(ctx context.Context, client *http.Client, told outbox) (po
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	body, err := json.Marshal(pollRequest{
-		MaxEvents: cmp.Or(p.MaxEvents, defaultMaxEvents), Ack: told.ack, SetErrs: told.errs,
+		MaxEvents: askedAtOnce, Ack: told.ack, SetErrs: told.errs,
 	}, json.Deterministic(true))
 	if err != nil {
 		return pollAnswer{}, &trouble{"request", fmt.Errorf("couldn't write the request: %w", err)}
@@ -238,23 +235,6 @@ func (p *Poller) handle(ctx context.Context, log *slog.Logger, answer pollAnswer
 		told.ack = append(told.ack, jti)
 	}
 	return told, wrong
-}
-
-// restrict returns a client on the same transport that follows redirects only within a
-// host, and only those that repeat the request as it is.
-func restrict(c *http.Client) *http.Client {
-	return &http.Client{Transport: c.Transport, CheckRedirect: func(r *http.Request, via []*http.Request) error {
-		first := via[0].URL
-		switch {
-		case r.URL.Host != first.Host || r.URL.Scheme != first.Scheme:
-			return errors.New("a redirect to another host is not followed")
-		case r.Method != http.MethodPost:
-			return errors.New("a redirect that drops the request is not followed")
-		case len(via) > 3:
-			return errors.New("too many redirects")
-		}
-		return nil
-	}}
 }
 
 // bare takes the URL, which may hold a secret, out of an error of package http.

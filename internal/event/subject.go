@@ -11,10 +11,7 @@ import (
 // Rules say about whose tokens a transmitter may speak.
 type Rules struct {
 	Audiences []string // what aud must hold one of; of no meaning for a [GlobalRevocation]
-	Issuers   []string // of the tokens that the transmitter may speak about
-	// DefaultIssuer is whose subjects are meant where they name no issuer. It may be
-	// left empty where there is just one.
-	DefaultIssuer string
+	Issuers   []string // of the tokens that the transmitter may speak about; a subject that names none is of the first
 	// TokensCarrySID has the issuers whose access tokens have sid.
 	TokensCarrySID map[string]bool
 	// ClientClaims has, by issuer, the claims that name a token's client. None: client_id.
@@ -34,19 +31,17 @@ type target struct {
 type identity struct{ issuer, sub string }
 
 // issuer returns the issuer that a subject names, if the transmitter may speak about
-// it; for "", the default one.
+// it; for "", the first.
 func (r Rules) issuer(named string) (string, error) {
 	switch {
 	case named != "" && !slices.Contains(r.Issuers, named):
 		return "", refuse(AccessDenied, "the subject is of an issuer that the transmitter may not speak about")
 	case named != "":
 		return named, nil
-	case slices.Contains(r.Issuers, r.DefaultIssuer):
-		return r.DefaultIssuer, nil
-	case r.DefaultIssuer == "" && len(r.Issuers) == 1:
+	case len(r.Issuers) > 0:
 		return r.Issuers[0], nil
 	}
-	return "", unmappable("the subject names no issuer, and there is more than one")
+	return "", unmappable("the subject names no issuer")
 }
 
 // formats has the members of each format that is mapped, all of them required. RFC
@@ -94,7 +89,7 @@ func (r Rules) targets(subject any, session bool) ([]target, error) {
 	case "complex":
 		return r.complex(subject.(map[string]any), session)
 	case "aliases":
-		return r.aliases(subject.(map[string]any), func(one any) ([]target, error) {
+		return aliases(subject.(map[string]any), func(one any) ([]target, error) {
 			format, members, err := identifier(one)
 			if err != nil {
 				return nil, err
@@ -138,7 +133,7 @@ func one(issuer, claim, value string) ([]target, error) {
 
 // aliases returns what the identifiers mean that can be mapped. They are one principal
 // by several names, so one that can't is no loss; a malformed one spoils them all.
-func (r Rules) aliases(subject map[string]any, each func(any) ([]target, error)) ([]target, error) {
+func aliases[T any](subject map[string]any, each func(any) ([]T, error)) ([]T, error) {
 	all, ok := subject["identifiers"].([]any)
 	switch {
 	case !ok || len(all) == 0:
@@ -148,7 +143,7 @@ func (r Rules) aliases(subject map[string]any, each func(any) ([]target, error))
 	case len(all) > maxIdentifiers:
 		return nil, malformed("a subject has more than %d identifiers", maxIdentifiers)
 	}
-	var found []target
+	var found []T
 	var first error
 	for _, v := range all {
 		if o, ok := v.(map[string]any); ok && o["format"] == "aliases" {
@@ -262,8 +257,7 @@ func (r Rules) users(subject map[string]any) ([]identity, error) {
 	if !ok {
 		return nil, nil
 	}
-	var found []identity
-	each := func(v any) ([]target, error) {
+	each := func(v any) ([]identity, error) {
 		format, members, err := identifier(v)
 		if err != nil {
 			return nil, err
@@ -275,16 +269,12 @@ func (r Rules) users(subject map[string]any) ([]identity, error) {
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, identity{issuer, members["sub"] + members["id"]}) // the format has one of them
-		return make([]target, 1), nil
+		return []identity{{issuer, members["sub"] + members["id"]}}, nil // the format has one of them
 	}
-	var err error
 	if o := v.(map[string]any); o["format"] == "aliases" {
-		_, err = r.aliases(o, each)
-	} else {
-		_, err = each(v)
+		return aliases(o, each)
 	}
-	return found, err
+	return each(v)
 }
 
 // session returns what the session of a complex subject is, and whether that covers

@@ -10,21 +10,25 @@ import (
 
 const maxDocument = 1 << 20 // bytes, after decompression
 
-// newHTTPClient returns a client for fetching keys that keeps few connections.
-func newHTTPClient() *http.Client {
+// NewHTTPClient returns a client for one host at a time, that keeps few connections.
+func NewHTTPClient() *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = 1
 	t.MaxResponseHeaderBytes = 64 << 10
 	return &http.Client{Transport: t}
 }
 
-// restrict returns a client on the same transport that follows redirects only
-// within a host, and never from https to http.
-func restrict(c *http.Client) *http.Client {
+// Restrict returns a client on the same transport that follows redirects only
+// within a host, never from https to http, and only those that repeat the request
+// as it is.
+func Restrict(c *http.Client) *http.Client {
 	return &http.Client{Transport: c.Transport, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 		first := via[0].URL
 		if r.URL.Host != first.Host || r.URL.Scheme != first.Scheme {
 			return errors.New("a redirect to another host is not followed")
+		}
+		if r.Method != via[0].Method {
+			return errors.New("a redirect that drops the request is not followed")
 		}
 		if len(via) > 3 {
 			return errors.New("too many redirects")

@@ -92,7 +92,7 @@ func TestBodyIsCapped(t *testing.T) {
 		}))
 		return a, nil
 	})
-	if _, err := fetchDocument(t.Context(), restrict(idp.Client()), jwksURI); err == nil || read > 2*maxDocument {
+	if _, err := fetchDocument(t.Context(), Restrict(idp.Client()), jwksURI); err == nil || read > 2*maxDocument {
 		t.Errorf("read %d bytes, %v", read, err)
 	}
 }

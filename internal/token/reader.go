@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -62,10 +61,10 @@ func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger, options 
 		log = slog.Default()
 	}
 	if client == nil {
-		client = newHTTPClient()
+		client = NewHTTPClient()
 		r.owned = client
 	}
-	client = restrict(client)
+	client = Restrict(client)
 	for n, given := range issuers {
 		checked, err := given.check(n)
 		if err != nil {
@@ -80,7 +79,7 @@ func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger, options 
 		}
 		r.issuers[checked.Issuer] = i
 		r.order = append(r.order, i)
-		if u, err := url.Parse(checked.JWKSURI); err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
+		if IsPlain(checked.JWKSURI) {
 			log.Warn("keys are fetched over plain http: whoever is on the way can replace them",
 				"issuer", checked.Issuer, "jwks_uri", checked.JWKSURI)
 		}

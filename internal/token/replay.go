@@ -15,6 +15,9 @@ var (
 	// ErrReplayFull: there is no room to remember a token, so it can't be accepted
 	// now. It may be later.
 	ErrReplayFull = errors.New("too many single-use tokens are remembered to take another one now")
+	// ErrReplayForgotten: tokens that end so late have been forgotten, since the clock was
+	// ahead, or a request overtook this one. Whether it was there can't be told.
+	ErrReplayForgotten = errors.New("whether the token was used before is forgotten")
 )
 
 // Replay remembers single-use tokens, logout tokens and assertions, until they could
@@ -26,7 +29,8 @@ type Replay struct {
 
 	mu   sync.Mutex
 	seen map[[sha256.Size]byte]*reserved
-	next expiring // the first to be forgotten is at its head
+	next expiring  // the first to be forgotten is at its head
+	gone time.Time // the latest until of what was forgotten
 }
 
 type reserved struct {
@@ -41,7 +45,8 @@ func NewReplay(max int) *Replay {
 }
 
 // Reserve remembers an issuer's jti until then, the time from which on the token is
-// refused for its age. It errs with [ErrReplayed] or [ErrReplayFull].
+// refused for its age. It errs with [ErrReplayed], [ErrReplayFull] or
+// [ErrReplayForgotten].
 func (r *Replay) Reserve(issuer, jti string, until, now time.Time) error {
 	key := replayKey(issuer, jti)
 	r.mu.Lock()
@@ -49,6 +54,9 @@ func (r *Replay) Reserve(issuer, jti string, until, now time.Time) error {
 	r.forget(now)
 	if r.seen[key] != nil {
 		return ErrReplayed
+	}
+	if !until.After(r.gone) {
+		return ErrReplayForgotten
 	}
 	if len(r.seen) >= r.max {
 		return ErrReplayFull
@@ -69,7 +77,9 @@ func (r *Replay) Held(now time.Time) int {
 
 func (r *Replay) forget(now time.Time) {
 	for len(r.next) > 0 && !now.Before(r.next[0].until) {
-		delete(r.seen, heap.Pop(&r.next).(*reserved).key)
+		e := heap.Pop(&r.next).(*reserved)
+		delete(r.seen, e.key)
+		r.gone = e.until // never goes back: what ends earlier is not taken any more
 	}
 }
 

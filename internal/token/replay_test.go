@@ -24,7 +24,8 @@ func TestReplayIsRefused(t *testing.T) {
 		{issuerA + "x", "", now, nil}, // and so is the same text, cut elsewhere
 		{issuerA, "X", now, nil},      // jti is case-sensitive
 		{issuerA, "x", until.Add(-1), ErrReplayed},
-		{issuerA, "x", until, nil}, // too old to be accepted: forgotten
+		{issuerA, "x", until, ErrReplayForgotten},
+		{issuerA, "x", now, ErrReplayForgotten}, // asked by one who looked at the clock before
 	} {
 		if err := r.Reserve(c.issuer, c.jti, until, c.at); !errors.Is(err, c.want) {
 			t.Errorf("%q of %q at %v: %v; want %v", c.jti, c.issuer, c.at, err, c.want)

@@ -3,6 +3,7 @@ package token
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"time"
 
@@ -43,6 +44,11 @@ func (v *Verified) IsRefresh(hinted bool) bool {
 		return false
 	}
 	return hinted || v.Text("typ") == "Refresh" // Keycloak's
+}
+
+// MayBe reports whether a JWT of its typ is taken for one of a kind.
+func (v *Verified) MayBe(k Kind) bool {
+	return v.Type == "" && kinds[k].untyped || slices.Contains(kinds[k].types, v.Type)
 }
 
 // Text returns a claim that is a string, and "" for any other.
@@ -99,7 +105,13 @@ func (v *Verified) ValidAt(now time.Time) error {
 	return nil
 }
 
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+// IsPlain reports whether what is sent to a URL can be read on the way to another
+// machine.
+func IsPlain(uri string) bool {
+	u, err := url.Parse(uri)
+	if err != nil || u.Scheme != "http" {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())
 }

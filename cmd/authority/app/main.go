@@ -59,7 +59,7 @@ func serve(ctx context.Context, p cli.Process, args []string) error {
 		logger.Warn("environment variables that name no key", "names", ignored)
 	}
 	return Run(ctx, cfg, Options{
-		Logger: logger, Files: source.Files(),
+		Logger: logger, Files: source.Files(cfg),
 		Reload: func() (Config, error) {
 			cfg, _, err := load()
 			return cfg, err

@@ -95,7 +95,7 @@ func assembleFrom(t *testing.T, source config.Source) *assembled {
 	}
 	a := &assembled{lines: &logLines{}}
 	logger := slog.New(slog.NewTextHandler(a.lines, nil))
-	if a.parts, err = assemble(cfg, &pendingLog{}, denylist.New(), Options{Logger: logger, Reload: load, Files: source.Files()}); err != nil {
+	if a.parts, err = assemble(cfg, &pendingLog{}, denylist.New(), Options{Logger: logger, Reload: load, Files: source.Files(NewConfig())}); err != nil {
 		t.Fatal(err)
 	}
 	return a

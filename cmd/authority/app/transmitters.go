@@ -49,12 +49,12 @@ func (t Transmitter) poller(key string, face *authority.Authority, logger *slog.
 // warnOfPlain tells of secrets that others on the way could read.
 func warnOfPlain(cfg Config, logger *slog.Logger) {
 	for _, i := range cfg.Issuers {
-		if config.IsPlain(i.Relay.RevocationEndpoint) {
+		if token.IsPlain(i.Relay.RevocationEndpoint) {
 			logger.Warn("clients' secrets and tokens are sent on over plain http", "revocation_endpoint", i.Relay.RevocationEndpoint)
 		}
 	}
 	for _, t := range cfg.Transmitters {
-		if config.IsPlain(t.PollURL) {
+		if token.IsPlain(t.PollURL) {
 			logger.Warn("security events are fetched over plain http", "transmitter", t.Issuer)
 		}
 	}
