@@ -25,15 +25,7 @@ type speaker struct {
 func inForm(path, hint string, success string) speaker {
 	return speaker{
 		request: func(id, secret, token string) *http.Request {
-			form := url.Values{"token": {token}, hint: {"access_token"}}
-			if secret == "" {
-				form.Set("client_id", id)
-			}
-			r := postForm(path, form.Encode())
-			if secret != "" {
-				r.Header.Set("Authorization", basic(id, secret))
-			}
-			return r
+			return postAs(path, id, secret, url.Values{"token": {token}, hint: {"access_token"}})
 		},
 		check: func(t *testing.T, w *httptest.ResponseRecorder, want kind) {
 			t.Helper()
@@ -79,6 +71,17 @@ var speakers = map[string]speaker{
 func postForm(path, body string) *http.Request {
 	r := httptest.NewRequest(http.MethodPost, path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return r
+}
+
+// postAs posts a form as a client: by Basic, or, where secret is "", by client_id alone.
+func postAs(path, id, secret string, form url.Values) *http.Request {
+	if secret == "" {
+		form.Set("client_id", id)
+		return postForm(path, form.Encode())
+	}
+	r := postForm(path, form.Encode())
+	r.Header.Set("Authorization", basic(id, secret))
 	return r
 }
 

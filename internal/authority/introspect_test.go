@@ -2,16 +2,13 @@ package authority
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"maps"
 	"net/http"
 	"net/url"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,15 +20,7 @@ import (
 
 // introspection asks about a token as a client, at a path; secret "" is a public one.
 func introspection(path, id, secret, token string) *http.Request {
-	form := url.Values{"token": {token}}
-	if secret == "" {
-		form.Set("client_id", id)
-	}
-	r := postForm(path, form.Encode())
-	if secret != "" {
-		r.Header.Set("Authorization", basic(id, secret))
-	}
-	return r
+	return postAs(path, id, secret, url.Values{"token": {token}})
 }
 
 const introspectPath = "/oauth2/introspect"
@@ -44,40 +33,11 @@ func fresh(entries ...denylist.Entry) *denylist.List {
 	return list
 }
 
-// reading starts a reader of the tokens of an issuer.
-func reading(t *testing.T, idp *tokentest.IdP) *token.Reader {
-	t.Helper()
-	reader, err := token.NewReader([]token.Issuer{{
-		Issuer: issuer, JWKSURI: "https://idp.example/jwks", Algorithms: []string{"ES256"}, Audiences: []string{"api"}, MaxLifetime: lifetime,
-	}}, idp.Client(), slog.New(slog.DiscardHandler), token.ForRevoking())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { reader.Run(ctx) })
-	t.Cleanup(func() {
-		cancel()
-		running.Wait()
-	})
-	return reader
-}
-
-func ordinary(at time.Time, change map[string]any) map[string]any {
-	c := map[string]any{
-		"iss": issuer, "sub": "alice", "client_id": "web", "aud": "api", "jti": "j1", "scope": "read write",
-		"iat": at.Unix(), "exp": at.Add(lifetime).Unix(), "tenant": "not passed on",
-	}
-	maps.Copy(c, change)
-	maps.DeleteFunc(c, func(_ string, v any) bool { return v == nil })
-	return c
-}
-
 // A token is active where a verifier would accept it, and of one that is not nothing is
 // said but that.
 func TestIntrospection(t *testing.T) {
 	key, stranger := tokentest.NewKey("k1", "ES256"), tokentest.NewKey("k1", "ES256")
-	reader := reading(t, tokentest.NewIdP(key))
+	reader := realReader(t, key)
 	entry := func(selector map[string]string, before, expires time.Time) denylist.Entry {
 		s, err := denylist.NewSelector(selector)
 		if err != nil {
@@ -152,14 +112,12 @@ func TestIntrospectedClaims(t *testing.T) {
 	}
 	said := func(secret map[string]any, change func(*Issuer)) map[string]any {
 		t.Helper()
-		values := maps.Clone(all)
-		maps.Copy(values, secret)
-		maps.DeleteFunc(values, func(_ string, v any) bool { return v == nil })
+		values := with(all, secret)
 		// The reader alone makes tokens that can be judged.
 		key := tokentest.NewKey("k1", "ES256")
 		values["exp"], values["iat"], values["nbf"] = now.Add(lifetime).Unix(), now.Unix(), now.Unix()
 		values["aud"] = []string{"api", "b"}
-		reader := reading(t, tokentest.NewIdP(key))
+		reader := realReader(t, key)
 		a := newAuthority(t, &fakeLog{}, func(c *Config) {
 			c.Tokens, c.List = reader, fresh()
 			if change != nil {
@@ -195,8 +153,7 @@ func TestIntrospectedClaims(t *testing.T) {
 // "I don't know" is no answer that a resource server could mistake for one.
 func TestFreshOrUnknownIntrospection(t *testing.T) {
 	key := tokentest.NewKey("k1", "ES256")
-	idp := tokentest.NewIdP(key)
-	reader := reading(t, idp)
+	reader := realReader(t, key)
 	raw := key.Token(ordinary(now, nil))
 	for name, list := range map[string]*denylist.List{
 		"never loaded": denylist.New(denylist.MaxStaleness(time.Minute)),
@@ -240,18 +197,7 @@ func TestIntrospectionOfARetiredKey(t *testing.T) {
 	old, next := tokentest.NewKey("k1", "ES256"), tokentest.NewKey("k2", "ES256")
 	idp := tokentest.NewIdP(old)
 	synctest.Test(t, func(t *testing.T) {
-		reader, err := token.NewReader([]token.Issuer{{
-			Issuer: issuer, JWKSURI: "https://idp.example/jwks", Algorithms: []string{"ES256"},
-		}}, idp.Client(), slog.New(slog.DiscardHandler), token.ForRevoking())
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { reader.Run(ctx) })
-		defer running.Wait()
-		defer cancel()
-		synctest.Wait()
+		reader := readerOf(t, idp, token.Issuer{Issuer: issuer}, token.ForRevoking())
 		list := denylist.New()
 		list.Advance(time.Now())
 		log := &fakeLog{}
@@ -313,7 +259,7 @@ func TestIntrospectionAuthenticates(t *testing.T) {
 // Each dialect reads credentials as its clients send them.
 func TestIntrospectionInDialects(t *testing.T) {
 	key := tokentest.NewKey("k1", "ES256")
-	reader := reading(t, tokentest.NewIdP(key))
+	reader := realReader(t, key)
 	raw := key.Token(ordinary(now, nil))
 	const genauthPath, asgardeoPath = "/oidc/token/introspection", "/t/bifrost/oauth2/introspect"
 	inForm := url.Values{"token": {raw}, "client_id": {"web"}, "client_secret": {webSecret}}.Encode()

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/internal/token"
+	"github.com/revcast/revcast/internal/token/tokentest"
 	"github.com/revcast/revcast/internal/wire"
 	"github.com/revcast/revcast/pkg/denylist"
 )
@@ -208,6 +210,35 @@ func registry(t testing.TB, list ...client.Config) *client.Registry {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// realReader reads tokens that some keys of the issuer signed, as an authority does.
+func realReader(t testing.TB, keys ...*tokentest.Key) *token.Reader {
+	t.Helper()
+	return readerOf(t, tokentest.NewIdP(keys...), token.Issuer{Issuer: issuer, Audiences: []string{"api"}, MaxLifetime: lifetime}, token.ForRevoking())
+}
+
+// readerOf reads what one identity provider has signed, and has its keys.
+func readerOf(t testing.TB, idp *tokentest.IdP, i token.Issuer, options ...token.Option) *token.Reader {
+	t.Helper()
+	i.JWKSURI, i.Algorithms = "https://idp.example/jwks", []string{"EdDSA", "ES256"}
+	reader, err := token.NewReader([]token.Issuer{i}, idp.Client(), slog.New(slog.DiscardHandler), options...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokentest.Run(t, reader.Run)
+	for reader.Ready() != nil {
+		runtime.Gosched()
+	}
+	return reader
+}
+
+// ordinary are the claims of a token that is good at a time, with changes.
+func ordinary(at time.Time, changes values) values {
+	return with(values{
+		"iss": issuer, "sub": "alice", "client_id": "web", "aud": "api", "jti": "j1", "scope": "read write",
+		"iat": at.Unix(), "exp": at.Add(lifetime).Unix(), "tenant": "not passed on",
+	}, changes)
 }
 
 // logged collects the log, for what must not be in it.

@@ -6,10 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -387,30 +385,6 @@ func TestOpaqueTokens(t *testing.T) {
 			t.Errorf("%+v: %v", o, err)
 		}
 	}
-}
-
-// realReader reads tokens that some keys of the issuer signed, as an authority does.
-func realReader(t testing.TB, keys ...*tokentest.Key) *token.Reader {
-	t.Helper()
-	return readerOf(t, tokentest.NewIdP(keys...), token.Issuer{Issuer: issuer, MaxLifetime: lifetime}, token.ForRevoking())
-}
-
-// readerOf reads what one identity provider has signed, and has its keys.
-func readerOf(t testing.TB, idp *tokentest.IdP, i token.Issuer, options ...token.Option) *token.Reader {
-	t.Helper()
-	i.JWKSURI, i.Algorithms = "https://idp.example/jwks", []string{"EdDSA", "ES256"}
-	reader, err := token.NewReader([]token.Issuer{i}, idp.Client(), slog.New(slog.DiscardHandler), options...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { reader.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
-	for reader.Ready() != nil {
-		runtime.Gosched()
-	}
-	return reader
 }
 
 // unreadable finds every token wrong in one way.

@@ -2,13 +2,10 @@ package authority
 
 import (
 	"bytes"
-	"context"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,33 +18,8 @@ import (
 // The same endpoint on real tokens, read by the real reader.
 func TestRealTokens(t *testing.T) {
 	key, stranger := tokentest.NewKey("k1", "ES256"), tokentest.NewKey("k1", "ES256")
-	idp := tokentest.NewIdP(key)
-	reader, err := token.NewReader([]token.Issuer{{
-		Issuer: issuer, JWKSURI: "https://idp.example/jwks", Algorithms: []string{"ES256"}, Audiences: []string{"api"}, MaxLifetime: lifetime,
-	}}, idp.Client(), slog.New(slog.DiscardHandler), token.ForRevoking())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { reader.Run(ctx) })
-	defer running.Wait()
-	defer cancel()
-
-	claims := func(change map[string]any) map[string]any {
-		c := map[string]any{
-			"iss": issuer, "sub": "alice", "client_id": "web", "aud": "api", "jti": "j1",
-			"iat": now.Unix(), "exp": now.Add(lifetime).Unix(),
-		}
-		for name, v := range change {
-			if v == nil {
-				delete(c, name)
-			} else {
-				maps.Copy(c, map[string]any{name: v})
-			}
-		}
-		return c
-	}
+	reader := realReader(t, key)
+	claims := func(changes map[string]any) map[string]any { return ordinary(now, changes) }
 	good := key.Token(claims(nil))
 	input := good[:strings.LastIndexByte(good, '.')]
 	nameless := key.Token(claims(map[string]any{"jti": nil}))
@@ -119,19 +91,7 @@ func TestDurableWhileKeysRotate(t *testing.T) {
 	old, fresh := tokentest.NewKey("k1", "ES256"), tokentest.NewKey("k1", "ES256")
 	idp := tokentest.NewIdP(old)
 	synctest.Test(t, func(t *testing.T) {
-		reader, err := token.NewReader([]token.Issuer{{
-			Issuer: issuer, JWKSURI: "https://idp.example/jwks", Algorithms: []string{"ES256"},
-		}}, idp.Client(), slog.New(slog.DiscardHandler), token.ForRevoking())
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { reader.Run(ctx) })
-		defer running.Wait()
-		defer cancel()
-		synctest.Wait()
-
+		reader := readerOf(t, idp, token.Issuer{Issuer: issuer}, token.ForRevoking())
 		log := &fakeLog{}
 		a := newAuthority(t, log, func(c *Config) { c.Tokens, c.Now = reader, time.Now })
 		revoke := func(key *tokentest.Key, want kind) {

@@ -176,9 +176,7 @@ func TestKeysThatCanNotBeHad(t *testing.T) {
 		idp := tokentest.NewIdP(es256())
 		idp.Answer(http.StatusServiceUnavailable, "")
 		r := registry(t, Options{HTTPClient: idp.Client()}, withURI("svc"))
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { r.Run(ctx) })
+		stop := tokentest.Run(t, r.Run)
 		synctest.Wait()
 		n := 0
 		sign := func(k *tokentest.Key, kid string) error {
@@ -187,7 +185,7 @@ func TestKeysThatCanNotBeHad(t *testing.T) {
 			if kid == "" {
 				header = `{"alg":"ES256"}`
 			}
-			_, err := r.Authenticate(ctx, byAssertion(k.Sign(header, marshal(claims(map[string]any{"jti": fmt.Sprint("j-", n)})))), now)
+			_, err := r.Authenticate(t.Context(), byAssertion(k.Sign(header, marshal(claims(map[string]any{"jti": fmt.Sprint("j-", n)})))), now)
 			return err
 		}
 		if err := sign(es256(), "e1"); !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrFailed) {
@@ -220,8 +218,7 @@ func TestKeysThatCanNotBeHad(t *testing.T) {
 		if err := sign(other(), ""); !errors.Is(err, ErrFailed) {
 			t.Errorf("a wrong signature without a kid, too soon: %v", err)
 		}
-		cancel()
-		running.Wait()
+		stop()
 	})
 }
 

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -95,11 +94,7 @@ func registry(t testing.TB, o Options, clients ...Config) *Registry {
 // start runs a registry until the test ends, and returns when keys at hand are loaded.
 func start(t testing.TB, r *Registry) (stop func()) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { r.Run(ctx) })
-	stop = sync.OnceFunc(func() { cancel(); running.Wait() })
-	t.Cleanup(stop)
+	stop = tokentest.Run(t, r.Run)
 	loaded(t, r)
 	return stop
 }

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -105,21 +104,19 @@ func TestReplaceKeepsLoadedKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		idp := tokentest.NewIdP(es256())
 		r := registry(t, Options{HTTPClient: idp.Client()}, withURI("svc"))
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { r.Run(ctx) })
+		stop := tokentest.Run(t, r.Run)
 		synctest.Wait()
 		n := 0
 		try := func(k *tokentest.Key, id string) error {
 			n++
-			_, err := r.Authenticate(ctx, byAssertion(assertion(k, map[string]any{"iss": id, "sub": id, "jti": fmt.Sprint(n)})), now)
+			_, err := r.Authenticate(t.Context(), byAssertion(assertion(k, map[string]any{"iss": id, "sub": id, "jti": fmt.Sprint(n)})), now)
 			return err
 		}
 		if err := try(es256(), "svc"); err != nil {
 			t.Fatal(err)
 		}
 		replay := byAssertion(assertion(es256(), nil))
-		if _, err := r.Authenticate(ctx, replay, now); err != nil {
+		if _, err := r.Authenticate(t.Context(), replay, now); err != nil {
 			t.Fatal(err)
 		}
 		idp.Answer(http.StatusServiceUnavailable, "")
@@ -134,7 +131,7 @@ func TestReplaceKeepsLoadedKeys(t *testing.T) {
 		if err := try(es256(), "svc"); err != nil {
 			t.Errorf("loaded keys are gone: %v", err)
 		}
-		if _, err := r.Authenticate(ctx, replay, now); !errors.Is(err, ErrFailed) {
+		if _, err := r.Authenticate(t.Context(), replay, now); !errors.Is(err, ErrFailed) {
 			t.Errorf("replayed after the list was replaced: %v", err)
 		}
 		if err := try(other(), "new"); err != nil {
@@ -180,8 +177,7 @@ func TestReplaceKeepsLoadedKeys(t *testing.T) {
 		if got := idp.Fetches.Load(); got != fetches {
 			t.Errorf("%d fetches from where nobody's keys are", got-fetches)
 		}
-		cancel()
-		running.Wait()
+		stop()
 		if err := r.Replace([]Config{withKeys("late", es256())}); err != nil { // starts nothing
 			t.Fatal(err)
 		}

@@ -1,12 +1,10 @@
 package event
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -356,15 +354,11 @@ func TestWithdrawnKeySaysNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { r.Run(ctx) })
-		defer running.Wait()
-		defer cancel()
+		tokentest.Run(t, r.Run)
 		synctest.Wait()
 
 		sign := func(kind token.Kind, claims string) *token.Verified {
-			v, err := r.ReadAs(ctx, kind, old.Sign(`{"alg":"EdDSA","kid":"old","typ":"`+typOf[kind]+`"}`, claims))
+			v, err := r.ReadAs(t.Context(), kind, old.Sign(`{"alg":"EdDSA","kid":"old","typ":"`+typOf[kind]+`"}`, claims))
 			if err != nil {
 				t.Fatal(err)
 			}

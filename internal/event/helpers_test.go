@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -55,11 +54,8 @@ func newProvider(t testing.TB) *provider {
 	if p.reader, err = token.NewReader(issuers, nil, silent); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { p.reader.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
-	if _, err := p.read(ctx, token.SecurityEvent, `{"iss":"`+issuerA+`"}`); err != nil { // waits for the keys
+	tokentest.Run(t, p.reader.Run)
+	if _, err := p.read(t.Context(), token.SecurityEvent, `{"iss":"`+issuerA+`"}`); err != nil { // waits for the keys
 		t.Fatal(err)
 	}
 	return p

@@ -94,16 +94,13 @@ func poll(t *testing.T, long time.Duration, change func(*Poller), handle func(ra
 		if change != nil {
 			change(p)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { p.Run(ctx) })
+		stop := tokentest.Run(t, p.Run)
 		time.Sleep(long)
 		synctest.Wait()
 		if done.succeeded = -1; !p.LastSuccess().IsZero() {
 			done.succeeded = time.Since(p.LastSuccess())
 		}
-		cancel()
-		running.Wait()
+		stop()
 		done.log = lines.String()
 	})
 	if strings.Contains(done.log, "hidden") || strings.Contains(done.log, "secret") || strings.Contains(done.log, "set ") {

@@ -1,7 +1,6 @@
 package token
 
 import (
-	"context"
 	"io"
 	"log/slog"
 	"maps"
@@ -55,12 +54,9 @@ func newReader(t testing.TB, idp *tokentest.IdP, algs ...string) *Reader {
 // start runs a reader until the test ends, and waits for the first fetch.
 func start(t testing.TB, r *Reader) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { r.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
+	tokentest.Run(t, r.Run)
 	for _, i := range r.order {
-		i.keys.refresh(ctx) // joins the first fetch, or comes too soon after it
+		i.keys.refresh(t.Context()) // joins the first fetch, or comes too soon after it
 	}
 }
 
@@ -70,12 +66,9 @@ func bubble(t *testing.T, r *Reader, f func(*testing.T)) {
 		for _, i := range r.order { // channels belong to the bubble they are made in
 			i.keys.wake = make(chan struct{}, 1)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		var running sync.WaitGroup
-		running.Go(func() { r.Run(ctx) })
+		stop := tokentest.Run(t, r.Run)
 		synctest.Wait()
 		f(t)
-		cancel()
-		running.Wait()
+		stop()
 	})
 }

@@ -1,7 +1,6 @@
 package token
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -36,13 +35,10 @@ func later(t *testing.T, r *Reader, f func()) {
 	for _, i := range r.order {
 		i.keys.wake = make(chan struct{}, 1)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { r.Run(ctx) })
+	stop := tokentest.Run(t, r.Run)
 	synctest.Wait()
 	f()
-	cancel()
-	running.Wait()
+	stop()
 }
 
 // TestDurableKeyWithdrawn: an authority that has the new key document reads what a

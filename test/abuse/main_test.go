@@ -189,28 +189,9 @@ func (w *world) mustRevokePaced(who harness.Client, aSecond int, d time.Duration
 
 const formType = "application/x-www-form-urlencoded"
 
-// metric reads one without labels.
 func (w *world) metric(name string) float64 {
 	w.Helper()
-	r, err := http.NewRequest(http.MethodGet, w.authority.OpsURL+"/metrics", nil)
-	if err != nil {
-		w.Fatal(err)
-	}
-	a, err := w.do(r)
-	if err != nil || a.Status != http.StatusOK {
-		w.Fatalf("/metrics: %d, %v", a.Status, err)
-	}
-	for line := range strings.Lines(a.Body) {
-		if text, ok := strings.CutPrefix(line, name+" "); ok {
-			v, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
-			if err != nil {
-				w.Fatalf("%s: %v", name, err)
-			}
-			return v
-		}
-	}
-	w.Fatalf("there is no metric %s", name)
-	return 0
+	return w.authority.Metric(w, name)
 }
 
 // stored is how many revocations the log has acknowledged since the start.

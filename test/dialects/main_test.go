@@ -2,7 +2,6 @@ package dialects
 
 import (
 	"bytes"
-	"crypto/ecdsa"
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revcast/revcast/internal/token/tokentest"
 	"github.com/revcast/revcast/internal/wire"
 	"github.com/revcast/revcast/test/harness"
 )
@@ -64,19 +64,17 @@ const (
 type world struct {
 	issuer, forger, elsewhere *harness.Issuer
 	authorities               map[string]*authority
-	clientKey                 *ecdsa.PrivateKey
-	tags                      []string // of all fixtures: in each jti and each sub
+	clientKey                 *tokentest.Key // of the client keyed
+	tags                      []string       // of all fixtures: in each jti and each sub
 }
 
 func newWorld(t *testing.T) *world {
 	w := &world{
 		issuer: harness.NewIssuer(t), forger: harness.NewIssuer(t), elsewhere: harness.NewIssuer(t),
-		authorities: map[string]*authority{},
+		authorities: map[string]*authority{}, clientKey: tokentest.NewKey("", "ES256"),
 	}
-	var jwks []byte
-	w.clientKey, jwks = newClientKey(t)
 	jwksFile := filepath.Join(t.TempDir(), "jwks.json")
-	if err := os.WriteFile(jwksFile, jwks, 0o600); err != nil {
+	if err := os.WriteFile(jwksFile, tokentest.Document(w.clientKey), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"plain", "opaque"} {

@@ -82,15 +82,15 @@ func TestNoneMissedThroughRandomCuts(t *testing.T) {
 		l.both((*harness.Relay).Heal)
 	}
 	healed := time.Now()
-	last := w.metric(w.authority, "revcast_log_position")
+	last := w.authority.Metric(w, "revcast_log_position")
 	t.Logf("%d revocations in %s, %d messages in the log", sent, took.Round(time.Millisecond), int(last))
 	for i, p := range sidecars {
 		inStep := w.waitSince(healed, "a sidecar is in step", func() bool {
-			return w.metric(p, "revcast_feed_confirmed_position") >= last && w.staleness(p) < healthy
+			return p.Metric(w, "revcast_feed_confirmed_position") >= last && w.staleness(p) < healthy
 		})
 		t.Logf("sidecar %d: %v; in step %s after the last heal; asked %.0f times, %.0f failed; %.0f snapshots", i, cuts[i],
-			inStep.Round(time.Millisecond), w.metric(p, "revcast_feed_asks_total"),
-			w.metric(p, "revcast_feed_ask_errors_total"), w.metric(p, "revcast_feed_snapshots_total"))
+			inStep.Round(time.Millisecond), p.Metric(w, "revcast_feed_asks_total"),
+			p.Metric(w, "revcast_feed_ask_errors_total"), p.Metric(w, "revcast_feed_snapshots_total"))
 		if n := w.accepted(p, samples); n > 0 {
 			t.Errorf("sidecar %d accepts %d of %d revoked tokens", i, n, len(samples))
 		}

@@ -162,7 +162,7 @@ func fullDisk(t *testing.T, fill func(*world, string) ([]token, func())) {
 		t.Errorf("stored again after %s and ready after %s", back, ready)
 	}
 	t.Logf("room at last: stored again after %s, ready after %s, the server restarted %.0f times",
-		back.Round(time.Millisecond), ready.Round(time.Millisecond), w.metric(w.authority, "revcast_log_server_restarts_total"))
+		back.Round(time.Millisecond), ready.Round(time.Millisecond), w.authority.Metric(w, "revcast_log_server_restarts_total"))
 	more := w.tokens(300)
 	w.revokeAll(more)
 	acked = append(acked, more...)
@@ -182,7 +182,7 @@ func fullDisk(t *testing.T, fill func(*world, string) ([]token, func())) {
 		w.mustRefuseAll(p, acked)
 		w.mustServe(p, good)
 	}
-	if alarms := w.metric(w.authority, "revcast_log_alarms_total"); alarms != 0 {
+	if alarms := w.authority.Metric(w, "revcast_log_alarms_total"); alarms != 0 {
 		t.Errorf("%.0f alarms", alarms)
 	}
 }
@@ -206,7 +206,7 @@ func TestLogFull(t *testing.T) {
 		}
 		acked = append(acked, tokens[:20]...)
 	}
-	restarts := func() float64 { return w.metric(w.authority, "revcast_log_server_restarts_total") }
+	restarts := func() float64 { return w.authority.Metric(w, "revcast_log_server_restarts_total") }
 	before := restarts()
 	oldest := time.Duration(0)
 	refused := 0

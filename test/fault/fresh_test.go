@@ -78,7 +78,7 @@ func (w *world) steady(l link, f freshness) *harness.Process {
 	sidecar := w.sidecar(l.url(), f)
 	sidecar.WaitReady()
 	w.waitSince(time.Now(), "live heartbeats arrive", func() bool {
-		return w.metric(sidecar, "revcast_feed_connected") == 1 && w.metric(sidecar, "revcast_feed_heartbeats_total") >= 2
+		return sidecar.Metric(w, "revcast_feed_connected") == 1 && sidecar.Metric(w, "revcast_feed_heartbeats_total") >= 2
 	})
 	return sidecar
 }
@@ -259,7 +259,7 @@ func natsCut(w *world, l link) {
 		w.Logf("%d more refused after at most %s; the list never older than %s",
 			n, slowest.Round(time.Millisecond), oldest.Round(time.Millisecond))
 		l.nats.Heal()
-		w.waitSince(time.Now(), "it is connected again", func() bool { return w.metric(sidecar, "revcast_feed_connected") == 1 })
+		w.waitSince(time.Now(), "it is connected again", func() bool { return sidecar.Metric(w, "revcast_feed_connected") == 1 })
 	})
 }
 
@@ -314,7 +314,7 @@ func TestFinalNewLog(t *testing.T) {
 	took := w.refusedSince(time.Now(), sidecar, late...)
 	w.mustRefuseAll(sidecar, old)
 	w.waitSince(time.Now(), "the list is fresh", func() bool { return w.staleness(sidecar) < healthy })
-	if n := w.metric(sidecar, "revcast_feed_snapshots_total"); n < 2 {
+	if n := sidecar.Metric(w, "revcast_feed_snapshots_total"); n < 2 {
 		t.Errorf("%.0f snapshots: the second log was not taken up by one", n)
 	}
 	time.Sleep(time.Second) // to write a new state file
@@ -327,7 +327,7 @@ func TestFinalNewLog(t *testing.T) {
 		w.mustRefuseAll(sidecar, late)
 		l.both((*harness.Relay).Heal)
 		w.waitSince(time.Now(), "it has asked", func() bool {
-			return w.metric(sidecar, "revcast_feed_connected") == 1 && w.staleness(sidecar) < healthy
+			return sidecar.Metric(w, "revcast_feed_connected") == 1 && w.staleness(sidecar) < healthy
 		})
 		w.mustRefuseAll(sidecar, old)
 		w.mustRefuseAll(sidecar, late)

@@ -69,7 +69,7 @@ func TestDurableKillNine(t *testing.T) {
 	stored := len(all.unanswered) - missing(fromStart.list, all.unanswered)
 	t.Logf("%d rounds, %d answered with 200 (%d after retries), 0 lost; of %d unanswered %d were stored; the sidecar asked %.0f times and was behind for at most %s; %d probes of what it had refused",
 		*rounds, len(all.acked), all.retried, len(all.unanswered), stored,
-		w.metric(sidecar, "revcast_feed_asks_total"), watch.slowest.Round(time.Millisecond), watch.probes)
+		sidecar.Metric(w, "revcast_feed_asks_total"), watch.slowest.Round(time.Millisecond), watch.probes)
 	for _, p := range []*harness.Process{sidecar, w.authority} {
 		if exit := p.Terminate(5 * time.Second); exit.Code != 0 {
 			t.Errorf("%s: exit code %d", p.Name, exit.Code)

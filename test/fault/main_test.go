@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -313,30 +312,9 @@ func (w *world) readyz(p *harness.Process) string {
 	return why.Reason
 }
 
-// metric reads one without labels.
-func (w *world) metric(p *harness.Process, name string) float64 {
-	w.Helper()
-	r, err := http.NewRequest(http.MethodGet, p.OpsURL+"/metrics", nil)
-	a := w.do(r, err)
-	if a.status != http.StatusOK {
-		w.Fatalf("/metrics of %s: %+v", p.Name, a)
-	}
-	for line := range strings.Lines(a.body) {
-		if text, ok := strings.CutPrefix(line, name+" "); ok {
-			v, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
-			if err != nil {
-				w.Fatalf("%s: %v", name, err)
-			}
-			return v
-		}
-	}
-	w.Fatalf("%s has no metric %s", p.Name, name)
-	return 0
-}
-
 func (w *world) staleness(p *harness.Process) time.Duration {
 	w.Helper()
-	return time.Duration(w.metric(p, "revcast_list_staleness_seconds") * float64(time.Second))
+	return time.Duration(p.Metric(w, "revcast_list_staleness_seconds") * float64(time.Second))
 }
 
 // parallel runs f n times at once and waits.

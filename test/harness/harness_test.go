@@ -46,6 +46,12 @@ func TestProcesses(t *testing.T) {
 	if got := call(); got != http.StatusOK {
 		t.Fatalf("got %d", got)
 	}
+	if got := sidecar.Metric(t, "revcast_list_entries"); got != 0 {
+		t.Errorf("%v revocations", got)
+	}
+	if all := authority.Metrics(t); all["go_goroutines"] < 1 || all["revcast_log_ready"] != 1 {
+		t.Errorf("metrics %v", all)
+	}
 	authority.Restart()
 	sidecar.Kill()
 	if sidecar.Running() || sidecar.Ready() {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -146,6 +147,44 @@ func (p *Process) Ready() bool {
 	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.Copy(io.Discard, resp.Body)
 	return resp.StatusCode == http.StatusOK
+}
+
+// scraper has more patience: a process that is busy may take its time.
+var scraper = &http.Client{Timeout: ReadyTimeout, Transport: client.Transport}
+
+// Metrics reads those without labels from /metrics.
+func (p *Process) Metrics(t testing.TB) map[string]float64 {
+	t.Helper()
+	resp, err := scraper.Get(p.OpsURL + "/metrics")
+	if err != nil {
+		t.Fatalf("/metrics of %s: %v", p.Name, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("/metrics of %s: %d, %v", p.Name, resp.StatusCode, err)
+	}
+	all := map[string]float64{}
+	for line := range strings.Lines(string(text)) {
+		if strings.ContainsAny(line, "#{") {
+			continue
+		}
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if all[name], err = strconv.ParseFloat(value, 64); err != nil {
+			t.Fatalf("%s of %s: %v", name, p.Name, err)
+		}
+	}
+	return all
+}
+
+// Metric is one of the Metrics, which must be there.
+func (p *Process) Metric(t testing.TB, name string) float64 {
+	t.Helper()
+	v, ok := p.Metrics(t)[name]
+	if !ok {
+		t.Fatalf("%s has no metric %s", p.Name, name)
+	}
+	return v
 }
 
 // Signal sends a signal, if the process runs.

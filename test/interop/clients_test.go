@@ -4,17 +4,13 @@ package interop
 
 import (
 	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
-	"io"
-	"maps"
-	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/revcast/revcast/internal/token/tokentest"
 	"github.com/revcast/revcast/test/harness"
 )
 
@@ -58,10 +54,13 @@ var libraries = []struct {
 // TestClientLibrariesRevoke: each library takes the authority's answers as they are
 // meant, and what it revokes is refused.
 func TestClientLibrariesRevoke(t *testing.T) {
-	private, public := newJWK(t)
+	key := tokentest.NewKey("own", "ES256")
+	keys := httptest.NewServer(tokentest.NewIdP(key))
+	t.Cleanup(keys.Close)
+	private := privateJWK(t, key)
 	s := startSite(t, []harness.Client{web, spa, signer}, func(config map[string]any) {
 		part(config, "clients", 2)["auth"] = []string{"private_key_jwt"}
-		part(config, "clients", 2)["jwks_uri"] = serveJWKS(t, public)
+		part(config, "clients", 2)["jwks_uri"] = keys.URL + "/jwks"
 	})
 	for _, l := range libraries {
 		t.Run(l.arguments+" as "+l.client.ID, func(t *testing.T) {
@@ -96,40 +95,14 @@ func TestClientLibrariesRevoke(t *testing.T) {
 	}
 }
 
-// newJWK makes an ES256 key, as its owner keeps it and as others see it.
-func newJWK(t *testing.T) (private, public map[string]string) {
+// privateJWK is an ES256 key as its owner keeps it.
+func privateJWK(t *testing.T, key *tokentest.Key) map[string]any {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	scalar, err := key.Private.(*ecdsa.PrivateKey).Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}
-	point, err := key.PublicKey.Bytes() // 4, then x, then y
-	if err != nil {
-		t.Fatal(err)
-	}
-	scalar, err := key.Bytes()
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := base64.RawURLEncoding.EncodeToString
-	public = map[string]string{
-		"kty": "EC", "crv": "P-256", "alg": "ES256", "kid": "own", "x": text(point[1:33]), "y": text(point[33:]),
-	}
-	private = maps.Clone(public)
-	private["d"] = text(scalar)
-	return private, public
-}
-
-// serveJWKS publishes a key and returns where.
-func serveJWKS(t *testing.T, key map[string]string) string {
-	t.Helper()
-	document := toJSON(t, map[string]any{"keys": []any{key}})
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, document)
-	}))
-	t.Cleanup(server.Close)
-	return server.URL + "/jwks"
+	return key.With(map[string]any{"d": base64.RawURLEncoding.EncodeToString(scalar)}).JWK()
 }
 
 func toJSON(t *testing.T, value any) string {

@@ -60,14 +60,14 @@ func TestBackChannelLogoutEndsAccess(t *testing.T) {
 // backchannel_logout_uri, and returns when the provider had answered.
 func (u user) signOut(t *testing.T) time.Time {
 	t.Helper()
-	_, page := u.open(t, http.MethodGet, u.idp.Issuer+"/session/end?id_token_hint="+u.idHint, nil)
-	secret := regexp.MustCompile(`name="xsrf" value="(\w+)"`).FindStringSubmatch(page)
+	page := u.open(t, http.MethodGet, u.idp.Issuer+"/session/end?id_token_hint="+u.idHint, nil)
+	secret := regexp.MustCompile(`name="xsrf" value="(\w+)"`).FindStringSubmatch(page.body)
 	if secret == nil {
-		t.Fatalf("the provider doesn't ask whether to sign out: %s", page)
+		t.Fatalf("the provider doesn't ask whether to sign out: %s", page.body)
 	}
-	resp, page := u.open(t, http.MethodPost, u.idp.Issuer+"/session/end/confirm", url.Values{"xsrf": {secret[1]}, "logout": {"yes"}})
-	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("sign out: %d %s", resp.StatusCode, page)
+	got := u.open(t, http.MethodPost, u.idp.Issuer+"/session/end/confirm", url.Values{"xsrf": {secret[1]}, "logout": {"yes"}})
+	if got.status != http.StatusOK {
+		t.Fatalf("sign out: %d %s", got.status, got.body)
 	}
 	return time.Now()
 }

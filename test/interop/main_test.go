@@ -50,7 +50,13 @@ func (a answer) object(t *testing.T) (o map[string]any) {
 
 func do(t *testing.T, request *http.Request) answer {
 	t.Helper()
-	resp, err := http.DefaultClient.Do(request)
+	return doBy(t, http.DefaultClient, request)
+}
+
+// doBy is do by another client.
+func doBy(t *testing.T, client *http.Client, request *http.Request) answer {
+	t.Helper()
+	resp, err := client.Do(request)
 	if err != nil {
 		t.Fatal(err)
 	}

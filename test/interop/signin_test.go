@@ -5,7 +5,6 @@ package interop
 import (
 	"encoding/base64"
 	"encoding/json"
-	"io"
 	"net/http"
 	"net/http/cookiejar"
 	"net/url"
@@ -40,13 +39,13 @@ func signIn(t *testing.T, idp harness.Trust, name string) user {
 			return nil
 		},
 	}}
-	resp, body := u.open(t, http.MethodGet, idp.Issuer+"/auth?"+url.Values{
+	got := u.open(t, http.MethodGet, idp.Issuer+"/auth?"+url.Values{
 		"client_id": {portal.ID}, "response_type": {"code"}, "scope": {"openid read"},
 		"redirect_uri": {"https://portal.example/callback"}, "login_hint": {name},
 	}.Encode(), nil)
-	callback, err := resp.Location()
+	callback, err := url.Parse(got.header.Get("Location"))
 	if err != nil || callback.Host != "portal.example" {
-		t.Fatalf("sign in: %d %v %s", resp.StatusCode, callback, body)
+		t.Fatalf("sign in: %d %v %s", got.status, callback, got.body)
 	}
 	said := postForm(t, portal, idp.Issuer+"/token", url.Values{
 		"grant_type": {"authorization_code"}, "code": {callback.Query().Get("code")},
@@ -62,7 +61,7 @@ func signIn(t *testing.T, idp harness.Trust, name string) user {
 }
 
 // open goes to an address as the user's browser does.
-func (u user) open(t *testing.T, method, address string, form url.Values) (*http.Response, string) {
+func (u user) open(t *testing.T, method, address string, form url.Values) answer {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, address, strings.NewReader(form.Encode()))
 	if err != nil {
@@ -71,16 +70,7 @@ func (u user) open(t *testing.T, method, address string, form url.Values) (*http
 	if form != nil {
 		request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
-	resp, err := u.browser.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, string(body)
+	return doBy(t, u.browser, request)
 }
 
 func claimsOf(t *testing.T, token string) (claims map[string]any) {

@@ -286,6 +286,19 @@ type testCase struct {
 	insist int
 }
 
+// but returns the case with changes, of which some are common.
+func (c testCase) but(changes []func(*testCase)) testCase {
+	for _, f := range changes {
+		f(&c)
+	}
+	return c
+}
+
+func unfit(c *testCase)     { c.unfit = true }
+func away(c *testCase)      { c.away = true }
+func anonymous(c *testCase) { c.header = nil }
+func insist(c *testCase)    { c.insist = 50 }
+
 func basic(c harness.Client) http.Header {
 	return http.Header{"Authorization": {"Basic " + base64.StdEncoding.EncodeToString([]byte(c.ID+":"+c.Secret))}}
 }
@@ -317,18 +330,12 @@ func (w *world) tokenCases() (all []testCase) {
 			c := testCase{name: d.path + "/" + name, want: want, call: call{
 				method: http.MethodPost, url: d.path, contentType: form, body: body.Encode(), header: d.login(login),
 			}}
-			for _, f := range change {
-				f(&c)
-			}
-			all = append(all, c)
+			all = append(all, c.but(change))
 		}
-		unfit := func(c *testCase) { c.unfit = true }
-		anonymous := func(c *testCase) { c.header = nil }
 		over := d.done // where there is nothing to revoke
 		if d.done == http.StatusNoContent {
 			over = http.StatusNotFound
 		}
-		insist := func(c *testCase) { c.insist = 50 }
 		known := w.token(web, "sub", d.path, // no other case revokes this user's
 			"nbf", time.Now().Unix(), "scope", "read", "username", "alice", "sid", "s1", "azp", web.ID,
 			"cnf", map[string]any{"jkt": "x"}, "act", map[string]any{"sub": "bot"}, "secret", "not passed on")
@@ -347,7 +354,7 @@ func (w *world) tokenCases() (all []testCase) {
 		add("no token", 400, web, url.Values{"x": {"x"}}, unfit)
 		add("a wrong secret", 401, nobody, url.Values{d.token: {known}})
 		add("keys can't be had", 503, web, url.Values{d.token: {w.token(web, "iss", keysAway)}})
-		add("the log is out of reach", 503, web, url.Values{d.token: {w.token(web)}}, func(c *testCase) { c.away = true })
+		add("the log is out of reach", 503, web, url.Values{d.token: {w.token(web)}}, away)
 		add("too often", 429, eager, url.Values{d.token: {known}}, insist)
 		add("JSON", 400, web, nil, unfit, func(c *testCase) { c.contentType, c.body = jsonType, `{"token":"x"}` })
 		if d.token != "token" {
@@ -375,13 +382,8 @@ func (w *world) selectorCases() (all []testCase) {
 			method: http.MethodPost, url: path, contentType: contentType, header: basic(login),
 			body: strings.ReplaceAll(body, "ISS", w.issuer),
 		}}
-		for _, f := range change {
-			f(&c)
-		}
-		all = append(all, c)
+		all = append(all, c.but(change))
 	}
-	unfit := func(c *testCase) { c.unfit = true }
-	away := func(c *testCase) { c.away = true }
 	add("by sub", 200, agent, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`)
 	add("by jti", 200, admin, jsonType, `{"issuer":"ISS","selector":{"jti":"1"},"reason":"found in a log"}`)
 	add("a wide one", 200, admin, jsonType, `{"issuer":"ISS","selector":{"tenant":42,"guest":true},"confirm":true}`)
@@ -394,10 +396,10 @@ func (w *world) selectorCases() (all []testCase) {
 	add("a long reason", 400, admin, jsonType, `{"issuer":"ISS","selector":{"sub":"a"},"reason":"`+strings.Repeat("x", 513)+`"}`, unfit)
 	add("another type", 400, admin, form, `issuer=ISS`, unfit)
 	add("a wrong secret", 401, nobody, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`)
-	add("no credentials", 401, nobody, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`, unfit, func(c *testCase) { c.header = nil })
+	add("no credentials", 401, nobody, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`, unfit, anonymous)
 	add("no grant", 403, agent, jsonType, `{"issuer":"ISS","selector":{"sid":"1"}}`)
 	add("over 64 KiB", 413, admin, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`+strings.Repeat(" ", 64<<10))
-	add("too often", 429, eager, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`, func(c *testCase) { c.insist = 50 })
+	add("too often", 429, eager, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`, insist)
 	add("the log is out of reach", 503, admin, jsonType, `{"issuer":"ISS","selector":{"sub":"alice"}}`, away)
 	const lines = `{"issuer":"ISS","selector":{"sub":"alice"}}` + "\n" + `{"issuer":"ISS"}` + "\n" +
 		`{"issuer":"ISS","selector":{"tenant":"42"},"confirm":true}` + "\n"
@@ -413,22 +415,18 @@ func (w *world) questionCases() (all []testCase) {
 			method: http.MethodGet, header: basic(login),
 			url: "/v1/revocations?" + strings.ReplaceAll(query, "ISS", url.QueryEscape(w.issuer)),
 		}}
-		for _, f := range change {
-			f(&c)
-		}
-		all = append(all, c)
+		all = append(all, c.but(change))
 	}
-	unfit := func(c *testCase) { c.unfit = true }
 	add("issuer=ISS&sub=alice", 200, agent, func(c *testCase) { c.says = `"live":true` })
 	add("issuer=ISS&sub=who", 200, agent, func(c *testCase) { c.says = `"live":false` })
 	add("issuer=ISS&jti=1", 200, admin, func(c *testCase) { c.says = "found in a log" })
 	add("sub=alice", 400, agent, unfit)
 	add("issuer=ISS&sub=a&sub=b", 400, agent)
 	add("issuer=ISS&sub=alice", 401, nobody)
-	add("issuer=ISS&sub=alice", 401, agent, unfit, func(c *testCase) { c.header = nil })
+	add("issuer=ISS&sub=alice", 401, agent, unfit, anonymous)
 	add("issuer=ISS&sid=1", 403, agent)
-	add("issuer=ISS&sub=alice", 429, eager, func(c *testCase) { c.insist = 50 })
-	add("issuer=ISS&sub=alice", 503, agent, func(c *testCase) { c.away = true })
+	add("issuer=ISS&sub=alice", 429, eager, insist)
+	add("issuer=ISS&sub=alice", 503, agent, away)
 	return all
 }
 
@@ -440,13 +438,8 @@ func (w *world) eventCases() (all []testCase) {
 		if bearer != "" {
 			c.header.Set("Authorization", "Bearer "+bearer)
 		}
-		for _, f := range change {
-			f(&c)
-		}
-		all = append(all, c)
+		all = append(all, c.but(change))
 	}
-	unfit := func(c *testCase) { c.unfit = true }
-	away := func(c *testCase) { c.away = true }
 	in5 := time.Now().Add(5 * time.Minute).Unix()
 
 	const logout = "/backchannel-logout"
@@ -503,13 +496,8 @@ func (w *world) eventCases() (all []testCase) {
 func (w *world) otherCases() (all []testCase) {
 	get := func(url string, want int, change ...func(*testCase)) {
 		c := testCase{name: fmt.Sprintf("%s/%d", url, want), want: want, call: call{method: http.MethodGet, url: url}}
-		for _, f := range change {
-			f(&c)
-		}
-		all = append(all, c)
+		all = append(all, c.but(change))
 	}
-	unfit := func(c *testCase) { c.unfit = true }
-	away := func(c *testCase) { c.away = true }
 	for _, path := range []string{
 		"/.well-known/oauth-authorization-server", "/.well-known/revcast", "/v1/snapshot", "/v1/log?after=0",
 		"/v1/log?after=0&wait=10ms&nonce=n", "/healthz", "/readyz", "/metrics", "/openapi.yaml",

@@ -269,13 +269,13 @@ func snapshot(t *testing.T, authority *harness.Process, issuer *harness.Issuer) 
 	done := make(chan struct{})
 	var asker sync.WaitGroup
 	asker.Go(func() {
-		for was := ""; ; time.Sleep(50 * time.Millisecond) {
+		for was := 0.0; ; time.Sleep(50 * time.Millisecond) {
 			select {
 			case <-done:
 				return
 			default:
 			}
-			now := metric(t, authority, "revcast_snapshot_timestamp_seconds")
+			now := authority.Metrics(t)["revcast_snapshot_timestamp_seconds"] // not there before the first
 			if now != was {
 				made.Add(1)
 				was = now
@@ -290,11 +290,8 @@ func snapshot(t *testing.T, authority *harness.Process, issuer *harness.Issuer) 
 	close(done)
 	asker.Wait()
 	after := usageOf(t, authority)
-	t.Logf("%d snapshots made meanwhile, the last in %s s", made.Load(), metric(t, authority, "revcast_snapshot_duration_seconds"))
-	list, err := strconv.ParseFloat(metric(t, authority, "revcast_list_bytes"), 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Logf("%d snapshots made meanwhile, the last in %v s", made.Load(), authority.Metric(t, "revcast_snapshot_duration_seconds"))
+	list := authority.Metric(t, "revcast_list_bytes")
 	t.Logf("p99 %s beside %s: %.2fx", busy, idle, float64(busy)/float64(idle))
 	t.Logf("memory at most %s while revoking, %s while snapshots are made too: the list's %s and %.2f times as much again",
 		mb(before.peak), mb(after.peak), mb(int(list)), float64(after.peak-before.peak)/list)
@@ -303,10 +300,7 @@ func snapshot(t *testing.T, authority *harness.Process, issuer *harness.Issuer) 
 		t.Fatal(err)
 	}
 	_ = size.Body.Close()
-	held, err := strconv.ParseFloat(metric(t, authority, "revcast_snapshot_entries"), 64)
-	if err != nil {
-		t.Fatal(err)
-	}
+	held := authority.Metric(t, "revcast_snapshot_entries")
 	t.Logf("%d bytes on the wire for %.0f entries, %.3f each", size.ContentLength, held, float64(size.ContentLength)/held)
 	if made.Load() < 2 {
 		t.Error("too few snapshots were made to say anything")
@@ -316,25 +310,6 @@ func snapshot(t *testing.T, authority *harness.Process, issuer *harness.Issuer) 
 func p50(took []time.Duration) time.Duration {
 	slices.Sort(took)
 	return took[len(took)/2]
-}
-
-func metric(t *testing.T, p *harness.Process, name string) string {
-	t.Helper()
-	response, err := http.Get(p.OpsURL + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(text)) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
 }
 
 // forty verifiers ask for the snapshot at once.
@@ -376,8 +351,8 @@ func sidecar(t *testing.T, authority *harness.Process, issuer *harness.Issuer) {
 	t.Logf("an empty sidecar is ready %s after its start", time.Since(began).Round(time.Millisecond))
 	time.Sleep(5 * time.Second)
 	u := usageOf(t, s)
-	t.Logf("it holds %s (at most %s), %.1f bytes an entry; %s entries in %s bytes of list", mb(u.rss), mb(u.peak),
-		float64(u.rss)/float64(*entries), metric(t, s, "revcast_list_entries"), metric(t, s, "revcast_list_bytes"))
+	t.Logf("it holds %s (at most %s), %.1f bytes an entry; %.0f entries in %.0f bytes of list", mb(u.rss), mb(u.peak),
+		float64(u.rss)/float64(*entries), s.Metric(t, "revcast_list_entries"), s.Metric(t, "revcast_list_bytes"))
 	for _, kill := range []bool{false, true} {
 		if kill {
 			s.Kill()

@@ -61,10 +61,7 @@ func assembleWith(t *testing.T, cfg Config, lines io.Writer) parts {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { p.reader.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
+	tokentest.Run(t, p.reader.Run)
 	for p.reader.Ready() != nil {
 		runtime.Gosched()
 	}
@@ -335,11 +332,7 @@ func TestReloadReadsFilesOfKeys(t *testing.T) {
 	file, jwks := filepath.Join(dir, "authority.yaml"), filepath.Join(dir, "jwks.json")
 	write(t, file, base+secrets("web", "one"))
 	a := assembleFrom(t, fromFile(file))
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { a.clients.Run(ctx) })
-	defer running.Wait()
-	defer cancel()
+	tokentest.Run(t, a.clients.Run)
 
 	write(t, file, base+secrets("web", "one")+"  - {id: robot, auth: [private_key_jwt], jwks_file: "+jwks+"}\n")
 	a.reloader.reload()

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -281,17 +280,7 @@ func TestDurableReadsTokensForRevoking(t *testing.T) {
 	cfg := testConfig(t).complete()
 	cfg.Issuers = []Issuer{NewIssuer("https://idp.example", jwks.URL)}
 	cfg.Clients = []Client{{ID: "web", Auth: []string{"none"}}}
-	parts, err := assemble(cfg, &pendingLog{}, denylist.New(), Options{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	running.Go(func() { parts.reader.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
-	for parts.reader.Ready() != nil {
-		runtime.Gosched()
-	}
+	parts := assembleWith(t, cfg, io.Discard)
 	forged := tokentest.NewKey("k", "ES256").Token(map[string]any{
 		"iss": "https://idp.example", "client_id": "web", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
 	})

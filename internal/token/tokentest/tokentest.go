@@ -1,9 +1,10 @@
-// Package tokentest has signing keys and an identity provider for tests. The
-// provider is an [http.RoundTripper], so it works without sockets and in a bubble
-// of testing/synctest; it is an [http.Handler] too.
+// Package tokentest has signing keys and an identity provider for tests, and runs what
+// reads tokens. The provider is an [http.RoundTripper], so it works without sockets and
+// in a bubble of testing/synctest; it is an [http.Handler] too.
 package tokentest
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -20,6 +21,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"testing"
 
 	"github.com/golang-jwt/jwt/v5"
 )
@@ -190,6 +192,17 @@ func (p *IdP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(response.StatusCode)
 	io.Copy(w, response.Body)
+}
+
+// Run runs something, a reader or what holds one, until stop is called or the test ends,
+// and waits for its end.
+func Run(t testing.TB, run func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	stop = sync.OnceFunc(func() { cancel(); running.Wait() })
+	t.Cleanup(stop)
+	return stop
 }
 
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
