@@ -2,13 +2,14 @@ package authority
 
 import (
 	"encoding/hex"
-	"github.com/revcast/revcast/internal/client"
-	"github.com/revcast/revcast/pkg/denylist"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
+
+	"github.com/revcast/revcast/internal/client"
+	"github.com/revcast/revcast/pkg/denylist"
 )
 
 func TestBasicSpellings(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"github.com/revcast/revcast/internal/client"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/revcast/revcast/internal/client"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -17,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/revcast/revcast/internal/client"
+	"github.com/revcast/revcast/internal/token/tokentest"
 	"github.com/revcast/revcast/internal/wire"
 	"github.com/revcast/revcast/pkg/denylist"
 )
@@ -235,6 +236,37 @@ func TestHarmlessFailuresAreNoErrors(t *testing.T) {
 	do(a, speakers["rfc7009"].request("web", webSecret, "own").WithContext(ctx))
 	if got := lines.String(); !strings.Contains(got, `"level":"INFO"`) || !strings.Contains(got, "hung up") {
 		t.Errorf("a caller hangs up: %s", got)
+	}
+}
+
+// Who has to choose clock_skew is told how far ahead of ours an issuer's clock was, by
+// tokens that are revoked as by those that are introspected.
+func TestMetricsTellOfAClockThatIsAhead(t *testing.T) {
+	key := tokentest.NewKey("k1", "ES256")
+	at := now.Truncate(time.Second)
+	a := newAuthority(t, &fakeLog{}, func(c *Config) {
+		c.Tokens, c.List, c.Now = realReader(t, key), fresh(), func() time.Time { return at }
+	})
+	metric := func() (value string) {
+		_, after, _ := strings.Cut(get(a, "/metrics").Body.String(), `revcast_issuer_clock_ahead_seconds{issuer="`+issuer+`"} `)
+		value, _, _ = strings.Cut(after, "\n")
+		return value
+	}
+	for n, c := range []struct {
+		ahead time.Duration
+		path  string
+		want  string
+	}{
+		{0, "/oauth2/revoke", ""}, {5 * time.Second, introspectPath, "5"}, {-5 * time.Second, introspectPath, "5"},
+		{-5 * time.Second, "/oauth2/revoke", "5"}, {7 * time.Second, "/oauth2/revoke", "7"}, {6 * time.Second, introspectPath, "6"},
+	} {
+		raw := key.Token(ordinary(at, values{"jti": fmt.Sprint(n), "iat": at.Add(c.ahead).Unix()}))
+		if w := do(a, introspection(c.path, "web", webSecret, raw)); w.Code != http.StatusOK {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+		if got := metric(); got != c.want {
+			t.Errorf("%s of a token from %s ahead: %q, want %q", c.path, c.ahead, got, c.want)
+		}
 	}
 }
 

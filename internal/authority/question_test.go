@@ -94,6 +94,22 @@ func TestQuestions(t *testing.T) {
 }
 
 // At most the newest twenty are told, and that there are more.
+// Each question reads the whole log, and so few wait for it.
+func TestBoundedQuestionsAtOnce(t *testing.T) {
+	a := newAuthority(t, &fakeLog{})
+	for range questionsAtOnce {
+		a.questions <- struct{}{}
+	}
+	w := do(a, ask(client.GrantAny, "&sub=alice"))
+	if got := w.Header().Get("Retry-After"); w.Code != http.StatusTooManyRequests || got != "5" || !strings.Contains(w.Body.String(), `"too_many_requests"`) {
+		t.Errorf("%d %s, Retry-After %q", w.Code, w.Body, got)
+	}
+	<-a.questions
+	if w := do(a, ask(client.GrantAny, "&sub=alice")); w.Code != http.StatusOK {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
 func TestBoundedQuestions(t *testing.T) {
 	for n, more := range map[int]bool{maxFound: false, maxFound + 1: true, 3 * maxFound: true} {
 		log := &fakeLog{}

@@ -343,21 +343,25 @@ func TestRelayLocalFirst(t *testing.T) {
 		{"an expired token, the provider is down", webSecret, "expired", down, localFirst, 503, "", false, 0},
 		{"an opaque token is the provider's", webSecret, "opaque", takes, localFirst, 200, "done", false, 1},
 		{"an opaque token, the provider is down", webSecret, "opaque", down, localFirst, 503, "", false, 0},
+		{"an opaque token, not a client here", "wrong", "opaque", takes, localFirst, 401, "", false, 0},
 		{"an opaque token, nobody can", webSecret, "opaque", unsupports, both, 400, "", false, 1},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			log, before := &fakeLog{}, c.u.times()
-			w := do(c.u.relaying(t, log, c.change), speakers["rfc7009"].request("web", c.secret, c.token))
-			if w.Code != c.status || c.body != "" && w.Body.String() != c.body {
-				t.Errorf("%d %q, want %d %q", w.Code, w.Body, c.status, c.body)
-			}
-			if got := len(log.all()) > 0; got != c.stored {
-				t.Errorf("stored: %v", got)
-			}
-			if n := c.u.times() - before; n != c.asked {
-				t.Errorf("asked %d times", n)
-			}
-		})
+		// Where opaque tokens are taken, those of an issuer that has a relay are its own still.
+		for name, more := range map[string]func(*Config){c.name: func(*Config) {}, c.name + ", opaque tokens taken": takesOpaque} {
+			t.Run(name, func(t *testing.T) {
+				log, before := &fakeLog{}, c.u.times()
+				w := do(c.u.relaying(t, log, c.change, more), speakers["rfc7009"].request("web", c.secret, c.token))
+				if w.Code != c.status || c.body != "" && w.Body.String() != c.body {
+					t.Errorf("%d %q, want %d %q", w.Code, w.Body, c.status, c.body)
+				}
+				if got := len(log.all()) > 0; got != c.stored {
+					t.Errorf("stored: %v", got)
+				}
+				if n := c.u.times() - before; n != c.asked {
+					t.Errorf("asked %d times", n)
+				}
+			})
+		}
 	}
 	log := &fakeLog{err: errors.New("disk full")}
 	before := takes.times()

@@ -58,7 +58,7 @@ type revoker interface {
 
 func (a *Authority) revokeToken(ctx context.Context, who revoker, c command, now time.Time) outcome {
 	v, err := a.tokens.ReadAs(ctx, token.Revocable, c.token)
-	if errors.Is(err, token.ErrNotCompact) && a.opaque.Issuer != "" {
+	if errors.Is(err, token.ErrNotCompact) && a.opaque.Issuer != "" && a.relays.opaque == nil { // else they are a provider's alone
 		return a.revokeOpaque(ctx, who, c, now)
 	}
 	if err != nil {
@@ -205,13 +205,14 @@ func (a *Authority) revokeOpaque(ctx context.Context, who revoker, c command, no
 	if !token.IsOpaque(c.token) {
 		return refuse(unsupported, "neither a JWT in compact form nor an opaque token")
 	}
+	fingerprint := denylist.FingerprintOf(c.token)
 	r := denylist.Revocation{
-		Issuer: a.opaque.Issuer, Selector: denylist.One(denylist.Fingerprint, denylist.FingerprintOf(c.token)),
+		Issuer: a.opaque.Issuer, Selector: denylist.One(denylist.Fingerprint, fingerprint),
 		Expires: now.Add(a.opaque.Lifetime).Truncate(time.Second), At: now, By: who.ID(), Reason: "opaque token presented for revocation",
 	}
 	before := false
 	if c.asksBefore {
-		t, err := denylist.NewToken(denylist.Claims{Issuer: r.Issuer, Expires: r.Expires, Fingerprint: denylist.FingerprintOf(c.token)})
+		t, err := denylist.NewToken(denylist.Claims{Issuer: r.Issuer, Expires: r.Expires, Fingerprint: fingerprint})
 		before = err == nil && a.isRevoked(ctx, t, now)
 	}
 	o := a.store(ctx, who, now, r)

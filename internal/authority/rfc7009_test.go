@@ -1,7 +1,6 @@
 package authority
 
 import (
-	"github.com/revcast/revcast/internal/client"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -9,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/revcast/revcast/internal/client"
 )
 
 func TestRFC7009BadInput(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/revcast/revcast/internal/client"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 

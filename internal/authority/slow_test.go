@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"github.com/revcast/revcast/internal/client"
 	"io"
 	"net"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 

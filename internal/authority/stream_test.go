@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/revcast/revcast/internal/client"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/revcast/revcast/internal/client"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
