@@ -48,9 +48,15 @@ func (c feedCollector) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}
-	each := func(d *prometheus.Desc, m map[string]uint64) {
+	// Those that must be noticed are there from the start, so that the first is an increase.
+	each := func(d *prometheus.Desc, m map[string]uint64, always ...string) {
 		for label, v := range m {
 			counter(d, v, label)
+		}
+		for _, label := range always {
+			if _, there := m[label]; !there {
+				counter(d, 0, label)
+			}
 		}
 	}
 	st := c.status()
@@ -66,8 +72,8 @@ func (c feedCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(feedEntries, st.Entries)
 	counter(feedHeartbeats, st.Heartbeats)
 	each(feedMessages, st.Decisions)
-	each(feedRejected, st.Rejected)
-	each(feedAlarms, st.Alarms)
+	each(feedRejected, st.Rejected, "signer", "signature", "format", "misplaced", "position")
+	each(feedAlarms, st.Alarms, "epoch_changed", "rolled_back", "forked", "key_changed")
 	counter(feedAsks, st.Asks)
 	counter(feedAskErrors, st.AskErrors)
 	counter(feedSnapshots, st.Snapshots)
