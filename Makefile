@@ -1,5 +1,5 @@
 # Short names for what people run. .ci/run is the whole check.
-.PHONY: help run test check race fuzz bench scale interop fault build clean
+.PHONY: help run test check race fuzz bench scale interop fault abuse build clean
 
 BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
@@ -23,7 +23,7 @@ fuzz:            ## one fuzz target: make fuzz PKG=./internal/wire TARGET=FuzzOp
 
 bench: SHELL := bash
 bench: .SHELLFLAGS := -o pipefail -c
-bench:           ## every benchmark with its reference, and the medians of five runs
+bench:           ## the benchmarks of docs/benchmarks.md, and the medians of five runs
 	mkdir -p bin
 	go test -run '^$$' -bench . -benchtime 2x -count 5 ./internal/broadcast ./pkg/feed | tee bin/bench.txt
 	go test -run '^$$' -bench RevokeCall -benchtime 3x -count 5 ./cmd/authority/app | tee -a bin/bench.txt
@@ -40,6 +40,9 @@ interop:         ## other languages and a real identity provider (needs Node)
 
 fault:           ## kill -9, cut networks, full disks (needs root for a full disk)
 	go test -count=1 -tags fault -timeout 30m -v ./test/fault/...
+
+abuse:           ## floods, forgeries, slow senders, a million lines (minutes)
+	go test -count=1 -tags fault -timeout 30m -v ./test/abuse -args -during 30s -lines 1000000 -logins 10000
 
 check:           ## everything, as CI runs it
 	.ci/run

@@ -16,7 +16,7 @@
 // into a command, one function of (command, now) decides and stores, and an
 // encoder turns its outcome into an answer. Stored means [Log].Append returned
 // nil: only then does an answer say so. Where an issuer has a [Relay], its own
-// endpoint decides who calls, and its answer is given.
+// endpoint is asked too.
 //
 // Invariants:
 //
@@ -25,9 +25,9 @@
 //     for longer than the issuer's longest token lives. An opaque token has no
 //     signature: [Opaque] lets any client revoke any.
 //   - A request is read in one way: a parameter of ours that comes twice, a member of
-//     a JSON object that is not known or a byte after the end refuses the whole.
+//     a selector's command that is not known or a byte after the end refuses the whole.
 //   - "Can't know now" is never answered as success.
 //   - Logs and answers never hold a token, a secret, a jti or a selector's value,
-//     but for the selector that the caller itself sent, and the claims of a token that
-//     it has introspected.
+//     but for the selector that the caller itself sent, the claims of a token that it has
+//     introspected, and the durable log, which verifiers fetch.
 package authority
