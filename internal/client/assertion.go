@@ -30,7 +30,10 @@ const (
 // byAssertion authenticates by a signed assertion: RFC 7523 section 3 and OpenID
 // Connect Core section 9.
 func (r *Registry) byAssertion(ctx context.Context, all *list, c Credentials, now time.Time) (*Client, error) {
-	iss, _ := token.PeekIssuer(c.Assertion) // not believed: the reader that it leads to reads again
+	// Neither is believed: the reader that they lead to reads again. The algorithm is for a
+	// decoy, and read of every assertion, so that those without one take as long.
+	iss, _ := token.PeekIssuer(c.Assertion)
+	alg := algorithmOf(c.Assertion)
 	known := all.byID[iss]
 	if known != nil && known.keys == nil {
 		known = nil
@@ -45,7 +48,7 @@ func (r *Registry) byAssertion(ctx context.Context, all *list, c Credentials, no
 			return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		if errors.Is(err, token.ErrUnknownIssuer) || errors.Is(err, token.ErrAlgorithm) || errors.Is(err, token.ErrUnknownKey) {
-			decoy(c.Assertion)
+			decoy(c.Assertion, alg)
 		}
 		return nil, ErrFailed
 	}
@@ -97,21 +100,30 @@ var decoys = sync.OnceValue(func() map[string]crypto.PublicKey {
 	return all
 })
 
-// decoy spends the time in which a signature is found wrong.
-func decoy(assertion string) {
+// algorithmOf returns what an assertion's header says it is signed with.
+func algorithmOf(assertion string) string {
 	parts, err := token.Split(assertion)
 	if err != nil {
-		return
+		return ""
 	}
-	var h struct {
+	var header struct {
 		Alg string `json:"alg"`
 	}
-	header, err := base64.RawURLEncoding.DecodeString(parts.Header)
-	if err != nil || json.Unmarshal(header, &h) != nil || decoys()[h.Alg] == nil {
+	if b, err := base64.RawURLEncoding.DecodeString(parts.Header); err != nil || json.Unmarshal(b, &header) != nil {
+		return ""
+	}
+	return header.Alg
+}
+
+// decoy spends the time in which a signature is found wrong.
+func decoy(assertion, alg string) {
+	key := decoys()[alg]
+	parts, err := token.Split(assertion)
+	if key == nil || err != nil {
 		return
 	}
 	if signature, err := base64.RawURLEncoding.DecodeString(parts.Signature); err == nil {
-		_ = jwt.GetSigningMethod(h.Alg).Verify(parts.SigningInput, signature, decoys()[h.Alg])
+		_ = jwt.GetSigningMethod(alg).Verify(parts.SigningInput, signature, key)
 	}
 }
 

@@ -273,8 +273,9 @@ func FuzzAssertion(f *testing.F) {
 			}
 			return
 		}
-		if iss, _ := token.PeekIssuer(a); got.ID() != "svc" || iss != "svc" || r.Claimed(c) != "svc" {
-			t.Errorf("%q %q: taken as %q's, and read as %q's", header, payload, got.ID(), iss)
+		iss, _ := token.PeekIssuer(a)
+		if alg := algorithmOf(a); got.ID() != "svc" || iss != "svc" || alg != "EdDSA" || r.Claimed(c) != "svc" {
+			t.Errorf("%q %q: taken as %q's, and read as %q's by %q", header, payload, got.ID(), iss, alg)
 		}
 		if _, err := r.Authenticate(t.Context(), c, now); !errors.Is(err, ErrFailed) {
 			t.Errorf("%q %q: taken twice: %v", header, payload, err)
