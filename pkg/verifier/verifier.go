@@ -107,7 +107,7 @@ func (v *Verifier) decide(ctx context.Context, raw string) Decision {
 	if !cached {
 		v.cache.put(e, now)
 	}
-	verdict := v.list.Check(e.checked, now)
+	verdict := v.list.CheckToken(e.checked, now)
 	d := decide(judge(verdict, v.onStale))
 	d.Issuer, d.Verdict = e.claims.Issuer, verdict
 	if d.Outcome == Allowed {
