@@ -20,8 +20,8 @@ import (
 type Decider interface {
 	// Decide decides on a raw token, for doors that are handed one.
 	Decide(ctx context.Context, rawToken string) verifier.Decision
-	// DecideHeader decides on the bearer token of a request's header.
-	DecideHeader(ctx context.Context, h http.Header) verifier.Decision
+	// DecideRequest decides on the bearer token of a request with this header and query.
+	DecideRequest(ctx context.Context, h http.Header, rawQuery string) verifier.Decision
 }
 
 // Config is what a [Sidecar] is made of.

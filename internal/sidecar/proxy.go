@@ -24,7 +24,7 @@ func (s *Sidecar) proxy() http.Handler {
 		ErrorHandler:  s.upstreamFailed,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if d := s.Decider.DecideHeader(r.Context(), r.Header); d.Outcome != verifier.Allowed {
+		if d := s.Decider.DecideRequest(r.Context(), r.Header, r.URL.RawQuery); d.Outcome != verifier.Allowed {
 			verifier.WriteRefusal(w, d)
 			return
 		}

@@ -32,6 +32,9 @@ type Config struct {
 	// OnStale says what to do when the list is stale. A list that is still loading
 	// allows nothing either way.
 	OnStale StalePolicy
+	// OutliveExpiry lets requests go on that are open when their token expires. Otherwise
+	// they are ended then, as they are when it is revoked: see [Verifier.Hold].
+	OutliveExpiry bool
 	// CacheSize bounds the signature cache, in tokens of up to 1 KiB; a longer one
 	// counts once for each KiB. Such a token takes about 4 KiB of memory, so a full
 	// cache of the default size 400 MB; it fills with validly signed tokens only. 0:
