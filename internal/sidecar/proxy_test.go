@@ -30,9 +30,14 @@ type fake struct{ refusal verifier.Decision }
 
 func (f fake) Decide(_ context.Context, raw string) verifier.Decision {
 	if raw == goodToken {
-		return verifier.Decision{Outcome: verifier.Allowed, Reason: verifier.Clear}
+		return verifier.Decision{Outcome: verifier.Allowed, Reason: verifier.Clear, Claims: &verifier.Claims{Raw: map[string]any{"sub": "alice"}}}
 	}
 	return f.refusal
+}
+
+func (f fake) Hold(ctx context.Context, d verifier.Decision) (context.Context, func()) {
+	ctx, release := context.WithCancel(verifier.NewContext(ctx, d.Claims))
+	return ctx, release
 }
 
 func (f fake) DecideRequest(ctx context.Context, h http.Header, rawQuery string) verifier.Decision {

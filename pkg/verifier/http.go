@@ -87,35 +87,55 @@ func (v *Verifier) Middleware(next http.Handler) http.Handler {
 	})
 }
 
-// WriteRefusal answers a request that was not allowed, by RFC 6750 section 3: 401,
-// in the same words whether its token is bad, expired or revoked; 401 without an
-// error code where it has none; 403 where a good one lacks a scope; 400 where it is
-// ambiguous; 503 with Retry-After where nobody knows.
-func WriteRefusal(w http.ResponseWriter, d Decision) {
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h.Set("Cache-Control", "no-store")
-	status, body := http.StatusUnauthorized, ""
+// Refusal is the answer to a request that was not allowed.
+type Refusal struct {
+	Status    int    // of HTTP
+	Challenge string // for WWW-Authenticate; "" for none
+	Code      string // RFC 6750 section 3.1, or one of our own
+	Text      string // for people
+}
+
+// RefusalOf returns the answer to a decision that does not allow, by RFC 6750 section 3:
+// 401, in the same words whether the token is bad, expired or revoked; 401 without an
+// error code where there is none; 403 where a good one lacks a scope; 400 where it is
+// ambiguous; 503 where nobody knows.
+func RefusalOf(d Decision) Refusal {
 	switch {
 	case d.Outcome != Refused:
-		status, body = http.StatusServiceUnavailable,
-			`{"error":"temporarily_unavailable","error_description":"the access token can't be checked now"}`
-		h.Set("Retry-After", "5")
+		return Refusal{http.StatusServiceUnavailable, "", "temporarily_unavailable", "the access token can't be checked now"}
 	case d.Reason == Missing:
-		body = `{"error":"missing_token","error_description":"a bearer access token is needed"}`
-		h.Set("WWW-Authenticate", `Bearer`)
+		return Refusal{http.StatusUnauthorized, `Bearer`, "missing_token", "a bearer access token is needed"}
 	case d.Reason == Ambiguous:
-		status = http.StatusBadRequest
-		body = `{"error":"invalid_request","error_description":"the request must carry one bearer access token"}`
-		h.Set("WWW-Authenticate", `Bearer error="invalid_request"`)
+		return Refusal{http.StatusBadRequest, `Bearer error="invalid_request"`, "invalid_request", "the request must carry one bearer access token"}
 	case d.Reason == InsufficientScope:
-		status = http.StatusForbidden
-		body = `{"error":"insufficient_scope","error_description":"the access token is not for this request"}`
-		h.Set("WWW-Authenticate", `Bearer error="insufficient_scope"`)
-	default:
-		body = `{"error":"invalid_token","error_description":"the access token is invalid, expired or revoked"}`
-		h.Set("WWW-Authenticate", `Bearer error="invalid_token"`)
+		return Refusal{http.StatusForbidden, `Bearer error="insufficient_scope"`, "insufficient_scope", "the access token is not for this request"}
 	}
-	w.WriteHeader(status)
-	io.WriteString(w, body+"\n")
+	return Refusal{http.StatusUnauthorized, `Bearer error="invalid_token"`, "invalid_token", "the access token is invalid, expired or revoked"}
 }
+
+// Body is the refusal as a JSON object.
+func (r Refusal) Body() string {
+	return `{"error":"` + r.Code + `","error_description":"` + r.Text + "\"}\n"
+}
+
+// Header sets the fields of the answer's header.
+func (r Refusal) Header(h http.Header) {
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "no-store")
+	if r.Challenge != "" {
+		h.Set("WWW-Authenticate", r.Challenge)
+	}
+	if r.Status == http.StatusServiceUnavailable {
+		h.Set("Retry-After", "5")
+	}
+}
+
+// Write answers with the refusal.
+func (r Refusal) Write(w http.ResponseWriter) {
+	r.Header(w.Header())
+	w.WriteHeader(r.Status)
+	_, _ = io.WriteString(w, r.Body()) // a client that is gone needs no answer
+}
+
+// WriteRefusal answers a request that was not allowed: see [RefusalOf].
+func WriteRefusal(w http.ResponseWriter, d Decision) { RefusalOf(d).Write(w) }

@@ -87,10 +87,10 @@ type SidecarOptions struct {
 func StartSidecar(t testing.TB, o SidecarOptions) *Process {
 	t.Helper()
 	p := newProcess(t, "sidecar", o.Dir)
-	listen, check := FreeAddress(t), FreeAddress(t)
-	p.URL, p.OpsURL = "http://"+listen, "http://"+check
+	listen, check, extAuthz := FreeAddress(t), FreeAddress(t), FreeAddress(t)
+	p.URL, p.OpsURL, p.ExtAuthz = "http://"+listen, "http://"+check, extAuthz
 	p.begin(map[string]any{
-		"listen": listen, "check_listen": check, "authority": o.Authority, "upstream": o.Upstream,
+		"listen": listen, "check_listen": check, "extauthz_listen": extAuthz, "authority": o.Authority, "upstream": o.Upstream,
 		"issuers": issuers(o.Issuers), "state_file": filepath.Join(p.Dir, "sidecar.state"),
 	}, o.Edit, o.NoWait)
 	return p

@@ -2,8 +2,10 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"path/filepath"
 	"sync"
@@ -21,8 +23,8 @@ import (
 )
 
 // Addrs are the addresses that a sidecar is at, host:port, with the ports that the
-// system chose.
-type Addrs struct{ Proxy, Check string }
+// system chose. ExtAuthz is "" where it is switched off.
+type Addrs struct{ Proxy, Check, ExtAuthz string }
 
 // Options are what a caller in the same process may want to know or give.
 type Options struct {
@@ -46,16 +48,29 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	proxyListener, err := config.Listen(ctx, "listen", cfg.Listen)
-	if err != nil {
-		return err
+	doors := []struct {
+		key, address string
+		on           sidecar.Listener
+		http2        bool
+		bound        net.Listener
+	}{
+		{key: "listen", address: cfg.Listen, on: sidecar.ProxyListener, http2: true},
+		{key: "check_listen", address: cfg.CheckListen, on: sidecar.CheckListener},
+		{key: "extauthz_listen", address: cfg.ExtAuthzListen, on: sidecar.ExtAuthzListener, http2: true},
 	}
-	defer func() { _ = proxyListener.Close() }()
-	checkListener, err := config.Listen(ctx, "check_listen", cfg.CheckListen)
-	if err != nil {
-		return err
+	bound := map[sidecar.Listener]string{}
+	for i := range doors {
+		d := &doors[i]
+		if d.address == "" {
+			continue
+		}
+		var err error
+		if d.bound, err = config.Listen(ctx, d.key, d.address); err != nil {
+			return err
+		}
+		defer func() { _ = d.bound.Close() }()
+		bound[d.on] = d.bound.Addr().String()
 	}
-	defer func() { _ = checkListener.Close() }()
 	if cfg.StateFile != "" {
 		dir, file := filepath.Split(cfg.StateFile)
 		unlock, err := cli.Lock(filepath.Join(dir, "."+file+".lock"))
@@ -71,8 +86,8 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	}
 	defer p.verifier.Close()
 	defer p.sidecar.Close()
-	addrs := Addrs{Proxy: proxyListener.Addr().String(), Check: checkListener.Addr().String()}
-	o.Logger.Info("sidecar is listening", "proxy", addrs.Proxy, "check", addrs.Check, "upstream", cfg.Upstream)
+	addrs := Addrs{bound[sidecar.ProxyListener], bound[sidecar.CheckListener], bound[sidecar.ExtAuthzListener]}
+	o.Logger.Info("sidecar is listening", "proxy", addrs.Proxy, "check", addrs.Check, "extauthz", addrs.ExtAuthz, "upstream", cfg.Upstream)
 	if o.Listening != nil {
 		o.Listening(addrs)
 	}
@@ -82,10 +97,13 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	var running sync.WaitGroup
 	running.Go(func() { _ = p.feed.Run(following) }) // returns the reason for its end: stop
 	running.Go(func() { p.watch(following, addrs, o) })
-	err = cli.Serve(ctx, o.Logger,
-		cli.Server{Name: "listen", Listener: proxyListener, Handler: p.sidecar.Handler(sidecar.ProxyListener)},
-		cli.Server{Name: "check_listen", Listener: checkListener, Handler: p.sidecar.Handler(sidecar.CheckListener)},
-	)
+	var servers []cli.Server
+	for _, d := range doors {
+		if d.bound != nil {
+			servers = append(servers, cli.Server{Name: d.key, Listener: d.bound, Handler: p.sidecar.Handler(d.on), HTTP2: d.http2})
+		}
+	}
+	err = cli.Serve(ctx, o.Logger, servers...)
 	stop()
 	running.Wait()
 	o.Logger.Info("sidecar has ended")
@@ -119,12 +137,9 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 			MaxLifetime: i.MaxTokenLifetime, Leeway: i.Leeway,
 		})
 	}
-	policy := verifier.Deny
-	if cfg.Freshness.OnStale == "allow" {
-		policy = verifier.Allow
-	}
 	if p.verifier, err = verifier.New(verifier.Config{
-		Denylist: p.list, Issuers: issuers, OnStale: policy, CacheSize: cfg.CacheSize, Logger: logger,
+		Denylist: p.list, Issuers: issuers, OnStale: policy(cfg.Freshness.OnStale), OutliveExpiry: cfg.OutliveExpiry,
+		CacheSize: cfg.CacheSize, Logger: logger,
 	}); err != nil {
 		return nil, config.Errorf("", "%v", err)
 	}
@@ -133,14 +148,40 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		cli.ListCollector{List: p.list}, &sidecar.Collector{List: p.list, Verifier: p.verifier}, feedCollector{p.feed.Status},
 	)
-	if p.sidecar, err = sidecar.New(sidecar.Config{
-		Decider: p.verifier, Upstream: upstream, UpstreamTimeout: cfg.UpstreamTimeout,
+	sc := sidecar.Config{
+		Decider: p.verifier, Upstream: upstream, UpstreamTimeout: cfg.UpstreamTimeout, Preflights: cfg.CORSPreflight,
 		Ready: p.ready, Gatherer: registry, Logger: logger,
-	}); err != nil {
+	}
+	for _, r := range cfg.Routes {
+		sc.Routes = append(sc.Routes, sidecar.Route{Path: r.Path, Public: r.Public, Decider: p.verifier.Requiring(r.requirement())})
+	}
+	for _, i := range cfg.Identity {
+		sc.Identity = append(sc.Identity, sidecar.Identity(i))
+	}
+	if p.sidecar, err = sidecar.New(sc); err != nil {
 		p.verifier.Close()
+		if wrong, ok := errors.AsType[*sidecar.ConfigError](err); ok {
+			return nil, config.Errorf(wrong.Key, "%s", wrong.Problem)
+		}
 		return nil, err
 	}
+	registry.MustRegister(p.sidecar)
 	return p, nil
+}
+
+func policy(onStale string) verifier.StalePolicy {
+	if onStale == "allow" {
+		return verifier.Allow
+	}
+	return verifier.Deny
+}
+
+func (r Route) requirement() verifier.Requirement {
+	need := verifier.Requirement{Audiences: r.Audiences, Scopes: r.Scopes}
+	if r.OnStale != "" {
+		need.OnStale = new(policy(r.OnStale))
+	}
+	return need
 }
 
 // ready adds to the verifier's answer what the feed knows about the cause.

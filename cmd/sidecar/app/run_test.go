@@ -152,7 +152,7 @@ func TestRevokedTokenIsRefused(t *testing.T) {
 	aAddrs, stopAuthority := startAuthority(t, idp, logger)
 
 	sc := NewConfig()
-	sc.Listen, sc.CheckListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", filepath.Join(t.TempDir(), "state")
+	sc.Listen, sc.CheckListen, sc.ExtAuthzListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", filepath.Join(t.TempDir(), "state")
 	sc.Authority, sc.Upstream = "http://"+aAddrs.HTTP, api.URL
 	sc.Issuers = []config.Issuer{config.NewIssuer(idp.url, idp.url)}
 	sc.Issuers[0].Algorithms, sc.Issuers[0].Audiences = []string{"EdDSA"}, []string{"api"}
@@ -214,7 +214,7 @@ func TestSidecarWithoutAuthorityServesNothing(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the API was asked") }))
 	t.Cleanup(api.Close)
 	sc := NewConfig()
-	sc.Listen, sc.CheckListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", ""
+	sc.Listen, sc.CheckListen, sc.ExtAuthzListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", "", ""
 	sc.Authority, sc.Upstream, sc.Freshness.OnStale = gone.URL, api.URL, "allow"
 	sc.Issuers = []config.Issuer{config.NewIssuer(idp.url, idp.url)}
 	sc.Issuers[0].Algorithms = []string{"EdDSA"}

@@ -1,0 +1,84 @@
+package sidecar
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/revcast/revcast/pkg/verifier"
+)
+
+const (
+	grpcStatus  = "Grpc-Status"
+	grpcMessage = "Grpc-Message"
+)
+
+// isGRPC reports whether whoever sent or gets this header expects a gRPC status.
+func isGRPC(h http.Header) bool { return strings.HasPrefix(h.Get("Content-Type"), "application/grpc") }
+
+// codeOf is the gRPC status of a refusal; verifiergrpc answers with the same.
+func codeOf(r verifier.Refusal) codes.Code {
+	switch r.Status {
+	case http.StatusUnauthorized:
+		return codes.Unauthenticated
+	case http.StatusForbidden:
+		return codes.PermissionDenied
+	case http.StatusBadRequest:
+		return codes.InvalidArgument
+	case http.StatusServiceUnavailable:
+		return codes.Unavailable
+	}
+	return codes.Unknown
+}
+
+func statusOf(r verifier.Refusal) (code, message string) {
+	return strconv.Itoa(int(codeOf(r))), r.Text // texts need no escapes
+}
+
+// refuse answers a request at the proxy in the protocol that it came in.
+func refuse(w http.ResponseWriter, r *http.Request, refusal verifier.Refusal) {
+	if !isGRPC(r.Header) {
+		refusal.Write(w)
+		return
+	}
+	// Trailers-Only of "gRPC over HTTP2": a status without a message.
+	h := w.Header()
+	h.Set("Content-Type", "application/grpc")
+	code, message := statusOf(refusal)
+	h.Set(grpcStatus, code)
+	h.Set(grpcMessage, message)
+	w.WriteHeader(http.StatusOK)
+}
+
+// endedStream is the body of a gRPC answer. Where its request was ended for its token,
+// it ends with the status that says so, in place of an error.
+type endedStream struct {
+	io.ReadCloser
+	ctx      context.Context
+	response *http.Response
+}
+
+func (e *endedStream) Read(p []byte) (int, error) {
+	n, err := e.ReadCloser.Read(p)
+	if err == nil || err == io.EOF {
+		return n, err
+	}
+	ended := verifier.EndedBy(e.ctx)
+	if ended == nil {
+		return n, err
+	}
+	if e.response.Trailer == nil {
+		e.response.Trailer = http.Header{}
+	}
+	for name := range e.response.Trailer {
+		e.response.Trailer[name] = nil // of a status that never came
+	}
+	code, message := statusOf(verifier.RefusalOf(ended.Decision))
+	e.response.Trailer.Set(grpcStatus, code)
+	e.response.Trailer.Set(grpcMessage, message)
+	return n, io.EOF
+}
