@@ -3,11 +3,13 @@
 package doors
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -264,6 +266,9 @@ var client = &http.Client{
 // do sends a request and returns its status, with the challenge if there is one, and the
 // body.
 func (s *site) do(method, target string, h http.Header, body string) (said, answer string) {
+	if broken(h) {
+		return s.doBroken(method, target, h)
+	}
 	r, err := http.NewRequestWithContext(s.Context(), method, target, strings.NewReader(body))
 	if err != nil {
 		return err.Error(), ""
@@ -273,6 +278,38 @@ func (s *site) do(method, target string, h http.Header, body string) (said, answ
 	if err != nil {
 		return err.Error(), ""
 	}
+	return read(resp)
+}
+
+// doBroken writes a header as it stands, line breaks and all.
+func (s *site) doBroken(method, target string, h http.Header) (said, answer string) {
+	u, err := url.Parse(target)
+	if err != nil {
+		return err.Error(), ""
+	}
+	c, err := net.Dial("tcp", u.Host)
+	if err != nil {
+		return err.Error(), ""
+	}
+	defer func() { _ = c.Close() }()
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	lines := []string{method + " " + u.RequestURI() + " HTTP/1.1", "Host: " + u.Host, "Connection: close"}
+	for name, values := range h {
+		for _, v := range values {
+			lines = append(lines, name+": "+v)
+		}
+	}
+	if _, err := io.WriteString(c, strings.Join(lines, "\r\n")+"\r\n\r\n"); err != nil {
+		return err.Error(), ""
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return err.Error(), ""
+	}
+	return read(resp)
+}
+
+func read(resp *http.Response) (said, answer string) {
 	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
 	if err != nil {
