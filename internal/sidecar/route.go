@@ -36,7 +36,7 @@ func newRoutes(given []Route) (routes, error) {
 		if !below {
 			base = strings.TrimSuffix(g.Path, "/")
 		}
-		if normal, ok := normalPath(base + "/"); !ok || normal != base+"/" || strings.ContainsAny(base, "%*") {
+		if normal, ok := normalPath(base + "/"); !strings.HasPrefix(g.Path, "/") || !ok || normal != base+"/" || strings.ContainsAny(base, "%*") {
 			return nil, bad(key, "must be a path such as /status or /admin/*, in plain ASCII, not %q", g.Path)
 		}
 		if slices.ContainsFunc(all, func(r route) bool { return strings.EqualFold(r.base, base) && r.below == below }) {
