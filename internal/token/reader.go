@@ -121,7 +121,7 @@ func (r *Reader) Ready() error {
 type KeyStatus struct {
 	Issuer string
 	Keys   int       // usable ones
-	Loaded time.Time // when the last good document was had; zero: never
+	Loaded time.Time // when the last good document was fetched, if by an earlier process; zero: never; now: a secret
 	Err    error     // of the last fetch; nil if it succeeded
 }
 
@@ -136,6 +136,9 @@ func (r *Reader) KeyStatuses() []KeyStatus {
 		i.keys.mu.Lock()
 		st.Loaded, st.Err = i.keys.loaded, i.keys.lastErr
 		i.keys.mu.Unlock()
+		if i.keys.secret {
+			st.Loaded = time.Now()
+		}
 		all = append(all, st)
 	}
 	return all
@@ -211,6 +214,9 @@ func (r *Reader) ReadAs(ctx context.Context, kind Kind, raw string) (*Verified, 
 
 // verify checks the signature, and returns the key that made it.
 func (i *issuer) verify(ctx context.Context, h header, signed string, payload, signature []byte) (*key, error) {
+	if i.Secret != nil {
+		return i.verifySecret(h, signed, signature)
+	}
 	if i.keys.keep > 0 {
 		return i.verifyAny(ctx, h, signed, payload, signature)
 	}
