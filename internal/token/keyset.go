@@ -38,6 +38,7 @@ type keySet struct {
 	issuer, uri string
 	fixed       []byte // the document, where it is not fetched
 	secret      bool   // there is no document, and one key without a name
+	store       *store // nil: nothing is kept on disk
 	client      *http.Client
 	log         *slog.Logger
 	leeway      time.Duration
@@ -127,7 +128,7 @@ func (s *keySet) attempt(ctx context.Context) error {
 	s.lastStart = time.Now()
 	s.mu.Unlock()
 
-	_, err := s.load(ctx)
+	document, err := s.load(ctx)
 
 	s.mu.Lock()
 	before := s.lastErr
@@ -135,9 +136,13 @@ func (s *keySet) attempt(ctx context.Context) error {
 	if err == nil {
 		s.asOf, s.loaded = s.lastStart, time.Now()
 	}
+	loaded := s.loaded
 	s.mu.Unlock()
 	f.err = err
 	close(f.done)
+	if err == nil && s.store != nil {
+		s.store.keep(s.issuer, s.uri, document, loaded)
+	}
 
 	switch {
 	case ctx.Err() != nil:

@@ -18,6 +18,8 @@ type Reader struct {
 	issuers map[string]*issuer
 	order   []*issuer
 	owned   *http.Client // closed when Run ends; nil where the caller gave a client
+	log     *slog.Logger
+	store   *store // nil: no keys are kept on disk
 }
 
 type issuer struct {
@@ -60,6 +62,7 @@ func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger, options 
 	if log == nil {
 		log = slog.Default()
 	}
+	r.log = log
 	if client == nil {
 		client = NewHTTPClient()
 		r.owned = client
@@ -93,11 +96,18 @@ func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger, options 
 // Run fetches the keys of all issuers, and keeps them up to date until ctx ends.
 // It is called once, and returns when nothing of it runs any more.
 func (r *Reader) Run(ctx context.Context) {
-	var running sync.WaitGroup
+	var running, writing sync.WaitGroup
+	fetched := make(chan struct{})
+	if r.store != nil {
+		r.store.wake = make(chan struct{}, 1)
+		writing.Go(func() { r.store.run(fetched) })
+	}
 	for _, i := range r.order {
 		running.Go(func() { i.keys.run(ctx) })
 	}
 	running.Wait()
+	close(fetched)
+	writing.Wait()
 	if r.owned != nil {
 		r.owned.CloseIdleConnections()
 	}
