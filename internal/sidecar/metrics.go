@@ -20,6 +20,8 @@ var (
 	decisions    = describe("decisions_total", "Decisions on requests.", "outcome", "reason")
 	cacheLookups = describe("signature_cache_lookups_total", "Lookups in the cache of verified signatures.", "result")
 	issuerKeys   = describe("issuer_keys", "Usable signing keys of an issuer.", "issuer")
+	issuerLoaded = describe("issuer_keys_timestamp_seconds",
+		"When an issuer's key document was last had, if by an earlier process; 0: never. A secret is had at each scrape.", "issuer")
 	issuerFailed = describe("issuer_keys_fetch_failed", "1 where the last fetch of an issuer's keys failed.", "issuer")
 )
 
@@ -33,7 +35,7 @@ type Collector struct {
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		listStaleness, decisions, cacheLookups, issuerKeys, issuerFailed,
+		listStaleness, decisions, cacheLookups, issuerKeys, issuerLoaded, issuerFailed,
 	} {
 		ch <- d
 	}
@@ -71,6 +73,11 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			failed = 1
 		}
 		gauge(issuerKeys, float64(k.Keys), k.Issuer)
+		loaded := 0.0
+		if !k.Loaded.IsZero() {
+			loaded = float64(k.Loaded.UnixMilli()) / 1000
+		}
+		gauge(issuerLoaded, loaded, k.Issuer)
 		gauge(issuerFailed, failed, k.Issuer)
 	}
 }

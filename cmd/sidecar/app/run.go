@@ -113,9 +113,13 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 		return nil, config.Errorf("upstream", "%v", err)
 	}
 	var issuers []verifier.Issuer
-	for _, i := range cfg.Issuers {
+	for n, i := range cfg.Issuers {
+		secret, err := i.Secret(fmt.Sprintf("issuers[%d]", n))
+		if err != nil {
+			return nil, err
+		}
 		issuers = append(issuers, verifier.Issuer{
-			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Algorithms: i.Algorithms, Audiences: i.Audiences,
+			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Secret: secret, Algorithms: i.Algorithms, Audiences: i.Audiences,
 			MaxLifetime: i.MaxTokenLifetime, Leeway: i.Leeway,
 		})
 	}
@@ -124,7 +128,7 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 		policy = verifier.Allow
 	}
 	if p.verifier, err = verifier.New(verifier.Config{
-		Denylist: p.list, Issuers: issuers, OnStale: policy, CacheSize: cfg.CacheSize, Logger: logger,
+		Denylist: p.list, Issuers: issuers, OnStale: policy, CacheSize: cfg.CacheSize, KeysFile: cfg.KeysFile, Logger: logger,
 	}); err != nil {
 		return nil, config.Errorf("", "%v", err)
 	}

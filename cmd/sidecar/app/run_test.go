@@ -153,6 +153,7 @@ func TestRevokedTokenIsRefused(t *testing.T) {
 
 	sc := NewConfig()
 	sc.Listen, sc.CheckListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", filepath.Join(t.TempDir(), "state")
+	sc.KeysFile = sc.StateFile + ".keys"
 	sc.Authority, sc.Upstream = "http://"+aAddrs.HTTP, api.URL
 	sc.Issuers = []config.Issuer{config.NewIssuer(idp.url, idp.url)}
 	sc.Issuers[0].Algorithms, sc.Issuers[0].Audiences = []string{"EdDSA"}, []string{"api"}
@@ -215,6 +216,7 @@ func TestSidecarWithoutAuthorityServesNothing(t *testing.T) {
 	t.Cleanup(api.Close)
 	sc := NewConfig()
 	sc.Listen, sc.CheckListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", ""
+	sc.KeysFile = ""
 	sc.Authority, sc.Upstream, sc.Freshness.OnStale = gone.URL, api.URL, "allow"
 	sc.Issuers = []config.Issuer{config.NewIssuer(idp.url, idp.url)}
 	sc.Issuers[0].Algorithms = []string{"EdDSA"}
