@@ -111,11 +111,16 @@ func Document(keys ...*Key) []byte {
 
 // Token signs claims under an ordinary access token's header.
 func (k *Key) Token(claims map[string]any) string {
+	return k.SignInput(k.Header() + "." + encode(marshal(claims)))
+}
+
+// Header returns an ordinary access token's header, encoded.
+func (k *Key) Header() string {
 	h := map[string]any{"alg": k.Alg, "typ": "at+jwt"}
 	if k.KID != "" {
 		h["kid"] = k.KID
 	}
-	return k.Sign(string(marshal(h)), string(marshal(claims)))
+	return encode(marshal(h))
 }
 
 // Sign signs exactly this header and payload, whatever the header says, with the
@@ -202,6 +207,7 @@ func (p *IdP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
+	maps.Copy(w.Header(), response.Header)
 	w.WriteHeader(response.StatusCode)
 	io.Copy(w, response.Body)
 }
