@@ -65,8 +65,10 @@ func kept(t *testing.T, keys ...*tokentest.Key) (path string) {
 func TestKeptKeys(t *testing.T) {
 	old, fresh := es256(), es256New()
 	path := kept(t, old)
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", info.Mode(), err)
+	if info, err := os.Stat(path); err != nil {
+		t.Fatal(err)
+	} else if info.Mode().Perm() != 0o600 {
+		t.Error("others can read it, or write:", info.Mode())
 	}
 	for name, fail := range faults {
 		t.Run(name, func(t *testing.T) {
