@@ -18,7 +18,9 @@ import (
 )
 
 const (
-	// longestWait is what a request with a known key may take, whatever the issuer does.
+	// longestWait is what a request with a known key may take, whatever the issuer does,
+	// beyond what one takes at the same time that needs no key at all: a machine with
+	// other work to do holds both.
 	longestWait = 100 * time.Millisecond
 	// recovery is how soon after an issuer's recovery its new key must be taken.
 	recovery = 10 * time.Second
@@ -255,21 +257,22 @@ func TestJWKSFaults(t *testing.T) {
 	// what every attempt shows is no accident.
 	const attempts = 3
 	for attempt := 1; ; attempt++ {
-		var worst time.Duration
-		ok := t.Run(fmt.Sprint("attempt ", attempt), func(t *testing.T) { worst = jwksFaults(t) })
+		var worst, control time.Duration
+		ok := t.Run(fmt.Sprint("attempt ", attempt), func(t *testing.T) { worst, control = jwksFaults(t) })
 		switch {
 		case !ok:
 			return
-		case worst <= longestWait:
+		case worst <= longestWait+control:
 			return
 		case attempt == attempts:
-			t.Fatalf("%d times a good request waited for more than %s, at last %s", attempts, longestWait, worst)
+			t.Fatalf("%d times a good request waited for more than %s, at last %s, and without a key %s", attempts, longestWait, worst, control)
 		}
-		t.Logf("a good request waited for %s: once more", worst)
+		t.Logf("a good request waited for %s, and without a key %s: once more", worst, control)
 	}
 }
 
-func jwksFaults(t *testing.T) (worst time.Duration) {
+// jwksFaults returns the longest wait of a good request, and that of one without a key.
+func jwksFaults(t *testing.T) (worst, control time.Duration) {
 	w := newWorld(t, nil)
 	all := providers()
 	flooded := &provider{name: "2,000 forged kids a second", fail: func(*provider) {}}
@@ -290,6 +293,16 @@ func jwksFaults(t *testing.T) (worst time.Duration) {
 		}
 	}
 
+	measured := make(chan struct{})
+	var measuring sync.WaitGroup
+	measuring.Go(func() {
+		every(measured, 10*time.Millisecond, func() {
+			began := time.Now()
+			r, err := http.NewRequest(http.MethodGet, sidecar.OpsURL+"/healthz", nil)
+			w.do(r, err)
+			control = max(control, time.Since(began))
+		})
+	})
 	parallel(len(all), func(i int) { all[i].run(w, sidecar, all[(i+1)%len(all)]) })
 	stop := make(chan struct{})
 	var flooding sync.WaitGroup
@@ -298,12 +311,14 @@ func jwksFaults(t *testing.T) (worst time.Duration) {
 	flooded.run(w, sidecar, all[0])
 	close(stop)
 	flooding.Wait()
+	close(measured)
+	measuring.Wait()
 	rate := float64(sent) / time.Since(began).Seconds()
 
 	for _, p := range append(all, flooded) {
 		worst = max(worst, p.judge(t))
 	}
-	t.Logf("%.0f forged tokens a second", rate)
+	t.Logf("%.0f forged tokens a second; without a key, the longest wait was %s", rate, control.Round(100*time.Microsecond))
 	if rate < floodRate/2 {
 		t.Errorf("only %.0f forged tokens were sent a second", rate)
 	}
@@ -329,5 +344,5 @@ func jwksFaults(t *testing.T) (worst time.Duration) {
 		after = max(after, p.wait)
 	}
 	t.Logf("after a restart with all of them away: every key is known, longest wait %s", after.Round(100*time.Microsecond))
-	return max(worst, after)
+	return max(worst, after), control
 }
