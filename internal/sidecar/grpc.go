@@ -17,8 +17,11 @@ const (
 	grpcMessage = "Grpc-Message"
 )
 
-// isGRPC reports whether whoever sent or gets this header expects a gRPC status.
-func isGRPC(h http.Header) bool { return strings.HasPrefix(h.Get("Content-Type"), "application/grpc") }
+// isGRPC reports whether a message with this header is one of "gRPC over HTTP2".
+func isGRPC(h http.Header) bool {
+	rest, ok := strings.CutPrefix(h.Get("Content-Type"), "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
+}
 
 // codeOf is the gRPC status of a refusal; verifiergrpc answers with the same.
 func codeOf(r verifier.Refusal) codes.Code {
@@ -41,7 +44,7 @@ func statusOf(r verifier.Refusal) (code, message string) {
 
 // refuse answers a request at the proxy in the protocol that it came in.
 func refuse(w http.ResponseWriter, r *http.Request, refusal verifier.Refusal) {
-	if !isGRPC(r.Header) {
+	if r.ProtoMajor < 2 || !isGRPC(r.Header) {
 		refusal.Write(w)
 		return
 	}

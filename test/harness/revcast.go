@@ -75,7 +75,7 @@ type SidecarOptions struct {
 	// Authority and Upstream are the URLs of both.
 	Authority, Upstream string
 	Issuers             []Trust
-	// Dir is where the state file goes. Default: a directory of the test's.
+	// Dir is where the state and keys files go. Default: a directory of the test's.
 	Dir string
 	// Edit, where set, changes the configuration, a JSON object, before it is written.
 	Edit func(config map[string]any)
@@ -92,6 +92,7 @@ func StartSidecar(t testing.TB, o SidecarOptions) *Process {
 	p.begin(map[string]any{
 		"listen": listen, "check_listen": check, "extauthz_listen": extAuthz, "authority": o.Authority, "upstream": o.Upstream,
 		"issuers": issuers(o.Issuers), "state_file": filepath.Join(p.Dir, "sidecar.state"),
+		"keys_file": filepath.Join(p.Dir, "sidecar.keys"),
 	}, o.Edit, o.NoWait)
 	return p
 }

@@ -76,6 +76,11 @@ type Config struct {
 	// process uses it.
 	StateFile string `yaml:"state_file"`
 
+	// KeysFile keeps the issuers' keys over restarts, so that one is possible while an
+	// issuer is away. Default ./sidecar.keys; "" in the file keeps none. One process
+	// uses it, and nobody else may write it: he could make tokens.
+	KeysFile string `yaml:"keys_file"`
+
 	// CacheSize is how many verified signatures are remembered, at about 4 KiB each.
 	// Default 100000. More saves processor time, and nothing else depends on it.
 	CacheSize int `yaml:"cache_size"`
@@ -139,7 +144,7 @@ func NewConfig() Config {
 		Listen: "127.0.0.1:8710", CheckListen: "127.0.0.1:8711", ExtAuthzListen: "127.0.0.1:8712",
 		UpstreamTimeout: sidecar.DefaultUpstreamTimeout,
 		Freshness:       Freshness{denylist.DefaultMaxStaleness, "deny"},
-		StateFile:       "./sidecar.state", CacheSize: verifier.DefaultCacheSize,
+		StateFile:       "./sidecar.state", KeysFile: "./sidecar.keys", CacheSize: verifier.DefaultCacheSize,
 		Log: config.DefaultLog(),
 	}
 }
@@ -181,11 +186,16 @@ func (c Config) check() error {
 			return config.Errorf(key+".issuer", "%q is there twice", issuer.Issuer)
 		}
 	}
-	if c.StateFile != "" {
-		dir := filepath.Dir(c.StateFile)
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			return config.Errorf("state_file", "%s is not a directory", dir)
-		}
+	if c.KeysFile != "" && c.StateFile != "" && filepath.Clean(c.KeysFile) == filepath.Clean(c.StateFile) {
+		return config.Errorf("keys_file", "%s is the state_file already", c.KeysFile)
+	}
+	return config.Check(inDirectory("state_file", c.StateFile), inDirectory("keys_file", c.KeysFile))
+}
+
+func inDirectory(key, file string) error {
+	dir := filepath.Dir(file)
+	if info, err := os.Stat(dir); file != "" && (err != nil || !info.IsDir()) {
+		return config.Errorf(key, "%s is not a directory", dir)
 	}
 	return nil
 }

@@ -131,15 +131,19 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 		return nil, config.Errorf("upstream", "%v", err)
 	}
 	var issuers []verifier.Issuer
-	for _, i := range cfg.Issuers {
+	for n, i := range cfg.Issuers {
+		secret, err := i.Secret(fmt.Sprintf("issuers[%d]", n))
+		if err != nil {
+			return nil, err
+		}
 		issuers = append(issuers, verifier.Issuer{
-			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Algorithms: i.Algorithms, Audiences: i.Audiences,
+			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Secret: secret, Algorithms: i.Algorithms, Audiences: i.Audiences,
 			MaxLifetime: i.MaxTokenLifetime, Leeway: i.Leeway,
 		})
 	}
 	if p.verifier, err = verifier.New(verifier.Config{
 		Denylist: p.list, Issuers: issuers, OnStale: policy(cfg.Freshness.OnStale), OutliveExpiry: cfg.OutliveExpiry,
-		CacheSize: cfg.CacheSize, Logger: logger,
+		CacheSize: cfg.CacheSize, KeysFile: cfg.KeysFile, Logger: logger,
 	}); err != nil {
 		return nil, config.Errorf("", "%v", err)
 	}
