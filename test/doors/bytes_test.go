@@ -28,10 +28,10 @@ func TestNoSpellingOfARevokedTokenPasses(t *testing.T) {
 	w := newWorld(t)
 	s := newSite(t, w.trusted(), w.authority.URL, freshness{time.Minute, verifier.Deny}, true)
 	summary := []string{fmt.Sprintf("%-8s %-12s %10s %22s %12s %20s", "", "revoked by", "spellings", "taken by golang-jwt", "requests", "accepted at a door")}
-	for _, alg := range algorithms {
-		key := w.issuer.keys[alg]
+	for _, alg := range append([]string{"HS256"}, algorithms...) {
+		key := w.of(alg).keys[alg]
 		for name, without := range map[string]map[string]any{"jti": nil, "fingerprint": {"jti": nil}} {
-			raw := key.Token(w.claims(w.issuer, without))
+			raw := key.Token(w.claims(w.of(alg), without))
 			for i, d := range doors {
 				if said := s.ask[i](bearer(raw)); said != d.words[allowed] {
 					t.Fatalf("%s at %s, before it is revoked: %q", alg, d.name, said)
@@ -41,7 +41,7 @@ func TestNoSpellingOfARevokedTokenPasses(t *testing.T) {
 			w.heard(s)
 			all := spellings(t, key, raw)
 			taken := slices.DeleteFunc(slices.Clone(all), func(raw string) bool { return !golangJWTTakes(key, raw) })
-			if len(taken) < 4 {
+			if len(taken) < 100 {
 				t.Errorf("%s: golang-jwt takes %d spellings only: what is tested?", alg, len(taken))
 			}
 			var requests []request
@@ -95,8 +95,12 @@ var modes = [][]jwt.ParserOption{
 }
 
 func golangJWTTakes(key *tokentest.Key, raw string) bool {
+	var with any = key.Secret
+	if key.Private != nil {
+		with = key.Private.Public()
+	}
 	return slices.ContainsFunc(modes, func(mode []jwt.ParserOption) bool {
-		token, err := jwt.NewParser(mode...).Parse(raw, func(*jwt.Token) (any, error) { return key.Private.Public(), nil })
+		token, err := jwt.NewParser(mode...).Parse(raw, func(*jwt.Token) (any, error) { return with, nil })
 		return err == nil && token.Valid
 	})
 }
@@ -106,8 +110,8 @@ func spellings(t *testing.T, key *tokentest.Key, raw string) []string {
 	t.Helper()
 	part := strings.Split(raw, ".")
 	signatures := []string{part[2]}
-	if public, ok := key.Private.Public().(*ecdsa.PublicKey); ok {
-		signatures = append(signatures, negated(t, public.Curve, part[2]))
+	if private, ok := key.Private.(*ecdsa.PrivateKey); ok {
+		signatures = append(signatures, negated(t, private.Curve, part[2]))
 	}
 	var all []string
 	for _, signature := range signatures {

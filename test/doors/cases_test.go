@@ -55,6 +55,7 @@ var forged = []testCase{
 	{name: "valid RS256", make: by("RS256"), want: allowed},
 	{name: "valid PS256", make: by("PS256"), want: allowed},
 	{name: "valid EdDSA", make: by("EdDSA"), want: allowed},
+	{name: "valid HS256", make: by("HS256"), want: allowed},
 	{name: "lower-case bearer", want: allowed, make: func(w *world) request { return headers("bearer " + w.token(nil)) }},
 	{name: "no token", want: missing, make: func(*world) request { return headers() }},
 	{name: "empty token", want: missing, make: func(*world) request { return headers("Bearer ") }},
@@ -83,6 +84,12 @@ var forged = []testCase{
 		return bearer(w.signed(w.issuer.keys["ES256"], map[string]any{"alg": "none"}))
 	}},
 	{name: "HS256 with the public key", want: refused, make: func(w *world) request { return bearer(w.hmacOfPublicKey()) }},
+	{name: "HS256 with another secret", want: refused, make: func(w *world) request {
+		return bearer(tokentest.NewKey("", "HS256").Token(w.claims(w.bySecret, nil)))
+	}},
+	{name: "ES256 for who has a secret", want: refused, make: func(w *world) request {
+		return bearer(w.issuer.keys["ES256"].Token(w.claims(w.bySecret, nil)))
+	}},
 	{name: "RS256 with an EC kid", want: refused, make: func(w *world) request {
 		return bearer(w.signed(w.issuer.keys["RS256"], map[string]any{"kid": "kid-ES256"}))
 	}},
@@ -133,6 +140,7 @@ var revoked = []testCase{
 	{name: "revoked: itself", make: with(nil), want: refused, revoke: func(w *world, r request) { w.revoke(r.token) }},
 	{name: "revoked: itself, RS256", make: by("RS256"), want: refused, revoke: func(w *world, r request) { w.revoke(r.token) }},
 	{name: "revoked: itself, without jti", make: with(map[string]any{"jti": nil}), want: refused, revoke: func(w *world, r request) { w.revoke(r.token) }},
+	{name: "revoked: itself, HS256", make: by("HS256"), want: refused, revoke: func(w *world, r request) { w.revoke(r.token) }},
 	revokedBy("jti", map[string]any{"jti": "its-own-jti"}),
 	revokedBy("sid", map[string]any{"sid": "session-1"}),
 	revokedBy("sub", map[string]any{"sub": "carol"}),
@@ -178,7 +186,7 @@ func with(claims map[string]any) func(*world) request {
 }
 
 func by(alg string) func(*world) request {
-	return func(w *world) request { return bearer(w.issuer.keys[alg].Token(w.claims(w.issuer, nil))) }
+	return func(w *world) request { return bearer(w.of(alg).keys[alg].Token(w.claims(w.of(alg), nil))) }
 }
 
 func header(members map[string]any) func(*world) request {

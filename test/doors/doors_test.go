@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -122,7 +123,15 @@ func newSite(t *testing.T, trusted []harness.Trust, authority string, f freshnes
 	tokentest.Run(t, func(ctx context.Context) { _ = feed.Follow(ctx, s.list, feed.Config{Authority: authority}) })
 	var issuers []verifier.Issuer
 	for _, i := range trusted {
-		issuers = append(issuers, verifier.Issuer{Issuer: i.Issuer, JWKSURI: i.JWKSURI, Algorithms: i.Algorithms, Audiences: []string{audience}})
+		one := verifier.Issuer{Issuer: i.Issuer, JWKSURI: i.JWKSURI, Algorithms: i.Algorithms, Audiences: []string{audience}}
+		if i.SecretFile != "" {
+			secret, err := os.ReadFile(i.SecretFile)
+			if err != nil {
+				t.Fatal(err)
+			}
+			one.Secret = secret
+		}
+		issuers = append(issuers, one)
 	}
 	var err error
 	if s.verifier, err = verifier.New(verifier.Config{

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -43,6 +45,7 @@ type world struct {
 	authority       *harness.Process
 	issuer          *issuer
 	byKey, byIssuer *issuer // those that a revocation ends a key of, and all of
+	bySecret        *issuer // signs with a secret
 	serial          *atomic.Int64
 }
 
@@ -59,8 +62,20 @@ func newIssuer(t *testing.T) *issuer {
 	return i
 }
 
+// newSecretIssuer returns one that publishes no keys.
+func newSecretIssuer(t *testing.T) *issuer {
+	key := tokentest.NewKey("", "HS256")
+	file := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(file, key.Secret, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return &issuer{
+		harness.Trust{Issuer: "https://secret.example", SecretFile: file, Algorithms: []string{"HS256"}}, map[string]*tokentest.Key{"HS256": key},
+	}
+}
+
 func newWorld(t *testing.T) *world {
-	w := &world{T: t, issuer: newIssuer(t), byKey: newIssuer(t), byIssuer: newIssuer(t), serial: new(atomic.Int64)}
+	w := &world{T: t, issuer: newIssuer(t), byKey: newIssuer(t), byIssuer: newIssuer(t), bySecret: newSecretIssuer(t), serial: new(atomic.Int64)}
 	w.authority = harness.StartAuthority(t, harness.AuthorityOptions{
 		Issuers: w.trusted(), Clients: []harness.Client{web, admin},
 		Edit: func(config map[string]any) { config["log"] = map[string]any{"level": "warn"} },
@@ -69,7 +84,15 @@ func newWorld(t *testing.T) *world {
 }
 
 func (w *world) trusted() []harness.Trust {
-	return []harness.Trust{w.issuer.Trust, w.byKey.Trust, w.byIssuer.Trust}
+	return []harness.Trust{w.issuer.Trust, w.byKey.Trust, w.byIssuer.Trust, w.bySecret.Trust}
+}
+
+// of is who signs with an algorithm.
+func (w *world) of(alg string) *issuer {
+	if w.bySecret.keys[alg] != nil {
+		return w.bySecret
+	}
+	return w.issuer
 }
 
 // claims are those of a good token of the client web, a minute old, and more; nil

@@ -27,6 +27,7 @@ type Client struct {
 type Trust struct {
 	Issuer, JWKSURI string
 	Algorithms      []string // default: theirs
+	SecretFile      string   // in place of JWKSURI
 }
 
 // AuthorityOptions say which authority to start.
@@ -99,7 +100,12 @@ func StartSidecar(t testing.TB, o SidecarOptions) *Process {
 
 func issuers(trusted []Trust) (list []any) {
 	for _, i := range trusted {
-		one := map[string]any{"issuer": i.Issuer, "jwks_uri": i.JWKSURI}
+		one := map[string]any{"issuer": i.Issuer}
+		if i.SecretFile != "" {
+			one["secret_file"] = i.SecretFile
+		} else {
+			one["jwks_uri"] = i.JWKSURI
+		}
 		if len(i.Algorithms) > 0 {
 			one["algorithms"] = i.Algorithms
 		}
