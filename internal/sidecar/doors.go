@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,10 +111,22 @@ func bad(key, problem string, args ...any) error {
 	return &ConfigError{key, fmt.Sprintf(problem, args...)}
 }
 
+// Check reports the first mistake in routes and identity as a [ConfigError].
+func Check(given []Route, told []Identity) error {
+	_, err := newRoutes(given)
+	if err == nil {
+		_, err = newIdentities(told)
+	}
+	return err
+}
+
 // New makes a Sidecar. A mistake in routes or identity is a [ConfigError].
 func New(c Config) (*Sidecar, error) {
 	if c.Decider == nil || c.Upstream == nil || c.Ready == nil {
 		return nil, errors.New("sidecar: Decider, Upstream and Ready are required")
+	}
+	if slices.ContainsFunc(c.Routes, func(r Route) bool { return !r.Public && r.Decider == nil }) {
+		return nil, errors.New("sidecar: a route that is not Public needs a Decider")
 	}
 	if c.UpstreamTimeout == 0 {
 		c.UpstreamTimeout = DefaultUpstreamTimeout

@@ -42,9 +42,6 @@ func newRoutes(given []Route) (routes, error) {
 		if slices.ContainsFunc(all, func(r route) bool { return strings.EqualFold(r.base, base) && r.below == below }) {
 			return nil, bad(key, "%q is there twice, but for case", g.Path)
 		}
-		if !g.Public && g.Decider == nil {
-			return nil, bad(key, "%q needs a Decider", g.Path)
-		}
 		all = append(all, route{g, base, below})
 	}
 	slices.SortStableFunc(all, func(a, b route) int {

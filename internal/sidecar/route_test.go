@@ -81,7 +81,6 @@ func TestRoutesThatCantBe(t *testing.T) {
 		`routes[0].path: must be a path such as /status or /admin/*, in plain ASCII, not "/a/../b"`:   {{Path: "/a/../b", Public: true}},
 		`routes[1].path: "/A/*" is there twice, but for case`:                                         {{Path: "/a/*", Public: true}, {Path: "/A/*", Public: true}},
 		`routes[1].path: "/a/" is there twice, but for case`:                                          {{Path: "/a", Public: true}, {Path: "/a/", Public: true}},
-		`routes[0].path: "/a" needs a Decider`:                                                        {{Path: "/a"}},
 		"routes[0].path: must be a path such as /status or /admin/*, in plain ASCII, not \"/\u00e9\"": {{Path: "/\u00e9", Public: true}},
 	} {
 		if _, err := newRoutes(routes); err == nil || err.Error() != "sidecar: "+problem {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -119,9 +120,14 @@ type Route struct {
 func (r Route) check(key string) error {
 	if err := config.Check(
 		config.Required(key+".path", r.Path), config.Each(key+".audiences", r.Audiences, config.Required),
-		config.Each(key+".scopes", r.Scopes, config.Required), config.OneOf(key+".on_stale", r.OnStale, "deny", "allow", ""),
+		config.Each(key+".scopes", r.Scopes, config.Required),
 	); err != nil {
 		return err
+	}
+	if r.OnStale != "" {
+		if err := config.OneOf(key+".on_stale", r.OnStale, "deny", "allow"); err != nil {
+			return err
+		}
 	}
 	if r.Public && (len(r.Audiences) > 0 || len(r.Scopes) > 0 || r.OnStale != "") {
 		return config.Errorf(key, "is public, so nothing else can be asked")
@@ -133,6 +139,40 @@ func (r Route) check(key string) error {
 type Identity struct {
 	Claim  string `yaml:"claim"`
 	Header string `yaml:"header"`
+}
+
+// routes makes the sidecar's of the configured ones; v decides on them.
+func (c Config) routes(v *verifier.Verifier) (all []sidecar.Route) {
+	for _, r := range c.Routes {
+		one := sidecar.Route{Path: r.Path, Public: r.Public}
+		if v != nil {
+			one.Decider = v.Requiring(r.requirement())
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func (c Config) identity() (all []sidecar.Identity) {
+	for _, i := range c.Identity {
+		all = append(all, sidecar.Identity(i))
+	}
+	return all
+}
+
+func (r Route) requirement() verifier.Requirement {
+	need := verifier.Requirement{Audiences: r.Audiences, Scopes: r.Scopes}
+	if r.OnStale != "" {
+		need.OnStale = new(policy(r.OnStale))
+	}
+	return need
+}
+
+func policy(onStale string) verifier.StalePolicy {
+	if onStale == "allow" {
+		return verifier.Allow
+	}
+	return verifier.Deny
 }
 
 const maxStaleness = 7 * 24 * time.Hour
@@ -170,6 +210,9 @@ func (c Config) check() error {
 		if err := r.check(fmt.Sprintf("routes[%d]", i)); err != nil {
 			return err
 		}
+	}
+	if wrong, ok := errors.AsType[*sidecar.ConfigError](sidecar.Check(c.routes(nil), c.identity())); ok {
+		return config.Errorf(wrong.Key, "%s", wrong.Problem)
 	}
 	if c.CacheSize < 1 {
 		return config.Errorf("cache_size", "must be at least 1, not %d", c.CacheSize)
