@@ -73,7 +73,7 @@ func (s *site) passes(requests []request) (asked, passed int64) {
 	for i, d := range doors {
 		running.Go(func() {
 			for _, r := range requests {
-				if d.tokens && r.token == "" {
+				if !d.fits(r) {
 					continue
 				}
 				all.Add(1)

@@ -58,8 +58,15 @@ type door struct {
 	open func(*site) func(request) string
 	// tokens: it is handed a token, not a request.
 	tokens bool
+	// pathless: its requests have no query.
+	pathless bool
 	// own: a proxy refuses some requests by itself, or changes them (Envoy joins headers).
 	own bool
+}
+
+// fits reports whether a request means anything to a door.
+func (d door) fits(r request) bool {
+	return !(d.tokens && r.token == "" || d.pathless && r.query != "")
 }
 
 // doors is the table of all doors. A door more is a row.
@@ -69,6 +76,8 @@ var doors = slices.Concat([]door{
 	{name: "introspection", words: introspected, open: (*site).introspection, tokens: true},
 	{name: "ext_authz", words: checked, open: (*site).extAuthz, own: true},
 	{name: "Go middleware", words: spoken, open: (*site).middleware},
+	{name: "gRPC unary", words: called, open: (*site).unary, pathless: true},
+	{name: "gRPC stream", words: called, open: (*site).stream, pathless: true},
 }, frontDoors())
 
 func frontDoors() (rows []door) {

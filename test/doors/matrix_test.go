@@ -37,7 +37,7 @@ func (m *matrix) agree(s *site, name string, r request, want decision, own bool)
 	m.Helper()
 	row := fmt.Sprintf("%-46s", name)
 	for i, d := range doors {
-		if d.tokens && r.token == "" {
+		if !d.fits(r) {
 			row += fmt.Sprintf(" %-13s", "-")
 			continue
 		}

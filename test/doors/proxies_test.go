@@ -84,7 +84,7 @@ func (s *stage) answers(h http.HandlerFunc) {
 
 func allow(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Auth-Sub", "alice") }
 
-func status(code int, challenge string) http.HandlerFunc {
+func answering(code int, challenge string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if challenge != "" {
 			w.Header().Set("WWW-Authenticate", challenge)
@@ -231,7 +231,7 @@ func TestProxyRefusesAsCheckDoes(t *testing.T) {
 		}{
 			{400, `Bearer error="invalid_request"`}, {401, "Bearer"}, {401, `Bearer error="invalid_token"`}, {403, `Bearer error="insufficient_scope"`}, {403, ""},
 		} {
-			s.answers(status(one.status, one.challenge))
+			s.answers(answering(one.status, one.challenge))
 			got := s.send("", "GET /a HTTP/1.1", "Host: api.example", token)
 			if challenge := strings.Join(got.Header.Values("WWW-Authenticate"), "+"); got.StatusCode != one.status || challenge != one.challenge {
 				s.Errorf("%v: got %d, %q", one, got.StatusCode, challenge)
@@ -255,7 +255,7 @@ func TestProxyFailsClosed(t *testing.T) {
 		}
 	}
 	failures := map[string]http.HandlerFunc{
-		"500": status(500, ""), "502": status(502, ""), "503": status(503, ""), "404": status(404, ""), "429": status(429, ""),
+		"500": answering(500, ""), "502": answering(502, ""), "503": answering(503, ""), "404": answering(404, ""), "429": answering(429, ""),
 		"closed":       func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
 		"not HTTP":     raw("what?\r\n\r\n"),
 		"half":         raw("HTTP/1.1 20"),
@@ -281,7 +281,7 @@ func TestProxyFailsClosed(t *testing.T) {
 		if got := s.send("", "GET /a HTTP/1.1", "Host: api.example", token); got.StatusCode != http.StatusOK {
 			s.Errorf("after failures: %d", got.StatusCode)
 		}
-		s.answers(status(302, ""))
+		s.answers(answering(302, ""))
 		if got := s.send("", "GET /a HTTP/1.1", "Host: api.example", token); len(got.seen) != 0 {
 			s.Error("302: the API was asked")
 		}
@@ -320,7 +320,7 @@ func TestProxyKeepsConnectionsToCheck(t *testing.T) {
 	inFrontsOf(t, func(s *stage, _ front) {
 		const requests = 60
 		for i := range requests {
-			s.answers([]http.HandlerFunc{allow, status(401, "Bearer"), status(403, "")}[i%3])
+			s.answers([]http.HandlerFunc{allow, answering(401, "Bearer"), answering(403, "")}[i%3])
 			s.send("", "GET /a HTTP/1.1", "Host: api.example", token)
 		}
 		if n := s.connections.Load(); n > 5 {
