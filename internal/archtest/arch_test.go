@@ -33,7 +33,7 @@ var rules = map[string]struct {
 	"internal/event":            {[]string{"internal/token", "pkg/denylist"}, "what identity providers say, as selectors: who answers them and who stores it are others"},
 	"internal/authority": {[]string{"internal/client", "internal/event", "internal/token", "internal/wire", "pkg/denylist"},
 		"the log is behind an interface, so that its failures can be tested"},
-	"internal/sidecar":  {[]string{"pkg/denylist", "pkg/verifier"}, "one decision, many doors: doors render, the verifier decides"},
+	"internal/sidecar":  {[]string{"pkg/denylist", "pkg/verifier", "pkg/verifier/verifiergrpc"}, "one decision, many doors: doors render, the verifier decides"},
 	"internal/config":   {[]string{"internal/token", "pkg/denylist"}, "strict decoding for both commands; bounds, names and defaults come from those who apply them"},
 	"internal/archtest": {nil, "looks from outside"},
 	"cmd/internal/cli":  {[]string{"internal/config", "pkg/denylist"}, "what both commands' shells share"},

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/revcast/revcast/pkg/verifier"
+	"github.com/revcast/revcast/pkg/verifier/verifiergrpc"
 )
 
 // maxCheck bounds what Envoy sends: a request's header, and where it is told to, some of
@@ -115,7 +116,7 @@ func denied(a *answer) *auth.CheckResponse {
 		})
 	}
 	return &auth.CheckResponse{
-		Status:       &status.Status{Code: int32(codeOf(refusal)), Message: refusal.Text},
+		Status:       &status.Status{Code: int32(verifiergrpc.CodeOf(refusal)), Message: refusal.Text},
 		HttpResponse: &auth.CheckResponse_DeniedResponse{DeniedResponse: no},
 	}
 }

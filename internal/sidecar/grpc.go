@@ -7,9 +7,8 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/revcast/revcast/pkg/verifier"
+	"github.com/revcast/revcast/pkg/verifier/verifiergrpc"
 )
 
 const (
@@ -23,23 +22,8 @@ func isGRPC(h http.Header) bool {
 	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
-// codeOf is the gRPC status of a refusal; verifiergrpc answers with the same.
-func codeOf(r verifier.Refusal) codes.Code {
-	switch r.Status {
-	case http.StatusUnauthorized:
-		return codes.Unauthenticated
-	case http.StatusForbidden:
-		return codes.PermissionDenied
-	case http.StatusBadRequest:
-		return codes.InvalidArgument
-	case http.StatusServiceUnavailable:
-		return codes.Unavailable
-	}
-	return codes.Unknown
-}
-
 func statusOf(r verifier.Refusal) (code, message string) {
-	return strconv.Itoa(int(codeOf(r))), r.Text // texts need no escapes
+	return strconv.Itoa(int(verifiergrpc.CodeOf(r))), r.Text // texts need no escapes
 }
 
 // refuse answers a request at the proxy in the protocol that it came in.

@@ -23,7 +23,7 @@ func Example() {
 
 	unary, stream := verifiergrpc.For(func(method string) *verifier.Verifier {
 		if strings.HasPrefix(method, "/grpc.health.v1.Health/") {
-			return nil // anyone may ask
+			return verifiergrpc.Public // anyone may ask
 		}
 		return v // or v.Requiring(...), where a method needs more
 	})

@@ -24,22 +24,21 @@ func Stream(v *verifier.Verifier) grpc.StreamServerInterceptor {
 }
 
 func always(v *verifier.Verifier) func(string) *verifier.Verifier {
-	if v == nil {
-		panic("verifiergrpc: the verifier is nil, which would let everyone in")
-	}
 	return func(string) *verifier.Verifier { return v }
 }
 
+// Public stands for the verifier of methods that anyone may call. No token is looked at.
+var Public = new(verifier.Verifier)
+
 // For returns the interceptors of a server whose methods need different things. choose
 // is asked at each call who decides on a method, by its full name as in
-// "/grpc.health.v1.Health/Check": a verifier, or one that asks for more
-// ([verifier.Verifier.Requiring]). nil lets anyone call the method, and no token is
-// looked at. So name the public methods, and have a verifier for all others, whatever
-// they are: a map's nil would let everyone in where a name is missing.
+// "/grpc.health.v1.Health/Check": a verifier, one that asks for more
+// ([verifier.Verifier.Requiring]), or [Public]. Nobody may call a method for which it
+// is nil.
 func For(choose func(fullMethod string) *verifier.Verifier) (grpc.UnaryServerInterceptor, grpc.StreamServerInterceptor) {
 	unary := func(ctx context.Context, request any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		v := choose(info.FullMethod)
-		if v == nil {
+		if v == Public {
 			return handler(ctx, request)
 		}
 		var answer any
@@ -54,7 +53,7 @@ func For(choose func(fullMethod string) *verifier.Verifier) (grpc.UnaryServerInt
 	}
 	stream := func(server any, s grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		v := choose(info.FullMethod)
-		if v == nil {
+		if v == Public {
 			return handler(server, s)
 		}
 		return hold(s.Context(), v, func(held context.Context) error {
@@ -66,6 +65,9 @@ func For(choose func(fullMethod string) *verifier.Verifier) (grpc.UnaryServerInt
 
 // hold lets a call through if its token is accepted, and for as long as it is.
 func hold(ctx context.Context, v *verifier.Verifier, handle func(held context.Context) error) error {
+	if v == nil {
+		return status.Error(codes.PermissionDenied, "this method can't be called")
+	}
 	credentials := http.Header{"Authorization": metadata.ValueFromIncomingContext(ctx, "authorization")}
 	d := v.DecideRequest(ctx, credentials, "")
 	if d.Outcome != verifier.Allowed {
@@ -80,17 +82,20 @@ func hold(ctx context.Context, v *verifier.Verifier, handle func(held context.Co
 	return err
 }
 
-// refusal renders a decision that doesn't allow, as [verifier.WriteRefusal] does.
-func refusal(d verifier.Decision) error {
-	switch {
-	case d.Outcome != verifier.Refused:
-		return status.Error(codes.Unavailable, "the access token can't be checked now")
-	case d.Reason == verifier.Missing:
-		return status.Error(codes.Unauthenticated, "a bearer access token is needed")
-	case d.Reason == verifier.Ambiguous:
-		return status.Error(codes.InvalidArgument, "the request must carry one bearer access token")
-	case d.Reason == verifier.InsufficientScope:
-		return status.Error(codes.PermissionDenied, "the access token is not for this request")
+// CodeOf returns the status of gRPC that says what a refusal does by HTTP.
+func CodeOf(r verifier.Refusal) codes.Code {
+	switch r.Status {
+	case http.StatusUnauthorized:
+		return codes.Unauthenticated
+	case http.StatusForbidden:
+		return codes.PermissionDenied
+	case http.StatusBadRequest:
+		return codes.InvalidArgument
 	}
-	return status.Error(codes.Unauthenticated, "the access token is invalid, expired or revoked")
+	return codes.Unavailable
+}
+
+func refusal(d verifier.Decision) error {
+	r := verifier.RefusalOf(d)
+	return status.Error(CodeOf(r), r.Text)
 }
