@@ -217,6 +217,7 @@ func TestOneDecision(t *testing.T) {
 		{"expired", "GET", "/orders", bearer(tokenWith(map[string]any{"exp": time.Now().Unix() - 60})), nil, bad},
 		{"another audience", "GET", "/orders", bearer(tokenWith(map[string]any{"aud": "other"})), nil, bad},
 		{"two headers", "GET", "/orders", map[string][]string{"Authorization": {"Bearer " + good, "Bearer " + good}}, nil, said{400, request, "invalid_request", ""}},
+		{"two headers, two schemes", "GET", "/orders", map[string][]string{"Authorization": {"Basic dTpw", "Bearer " + good}}, nil, said{400, request, "invalid_request", ""}},
 		{"in the query, too", "GET", "/orders?access%5Ftoken=x", bearer(good), nil, said{400, request, "invalid_request", ""}},
 		{"revoked", "GET", "/orders", bearer(good), func(t *testing.T, g *guarded) { g.revoke(t, "jti", "t-1") }, bad},
 		{"revoked by sub", "GET", "/orders", bearer(good), func(t *testing.T, g *guarded) { g.revoke(t, "sub", "alice") }, bad},

@@ -60,7 +60,7 @@ type door struct {
 	tokens bool
 	// pathless: its requests have no query.
 	pathless bool
-	// own: a proxy refuses some requests by itself, or changes them (Envoy joins headers).
+	// own: a proxy refuses some requests by itself, or changes them.
 	own bool
 }
 
@@ -74,7 +74,7 @@ var doors = slices.Concat([]door{
 	{name: "proxy", words: spoken, open: (*site).proxy},
 	{name: "/check", words: checked, open: (*site).check},
 	{name: "introspection", words: introspected, open: (*site).introspection, tokens: true},
-	{name: "ext_authz", words: checked, open: (*site).extAuthz, own: true},
+	{name: "ext_authz", words: checked, open: (*site).extAuthz},
 	{name: "Go middleware", words: spoken, open: (*site).middleware},
 	{name: "gRPC unary", words: called, open: (*site).unary, pathless: true},
 	{name: "gRPC stream", words: called, open: (*site).stream, pathless: true},
