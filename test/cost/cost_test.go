@@ -128,7 +128,8 @@ func verdict(kept bool) string {
 	return "missed"
 }
 
-// haproxy does what HAProxy can: signature, expiry, and a list of revoked jti in a file.
+// haproxy does what HAProxy can of what the sidecar does: algorithm, issuer, expiry,
+// signature, and a list of revoked jti in a file.
 func (w *world) haproxy() (address string, pid int) {
 	w.Helper()
 	der, err := x509.MarshalPKIXPublicKey(w.key.Private.Public())
@@ -155,17 +156,19 @@ frontend all
   bind %s
   http-request set-var(txn.bearer) http_auth_bearer
   http-request set-var(txn.alg) var(txn.bearer),jwt_header_query('$.alg')
+  http-request set-var(txn.iss) var(txn.bearer),jwt_payload_query('$.iss')
   http-request set-var(txn.exp) var(txn.bearer),jwt_payload_query('$.exp','int')
   http-request set-var(txn.jti) var(txn.bearer),jwt_payload_query('$.jti')
   http-request set-var(txn.now) date()
   http-request deny deny_status 401 unless { var(txn.alg) -m str RS256 }
+  http-request deny deny_status 401 unless { var(txn.iss) -m str %s }
   http-request deny deny_status 401 if { var(txn.exp),sub(txn.now) -m int lt 0 }
   http-request deny deny_status 401 unless { var(txn.bearer),jwt_verify(txn.alg,"%s") 1 }
   http-request deny deny_status 401 if { var(txn.jti) -m str -f %s }
   default_backend api
 backend api
   server api %s
-`, address, key, denied, w.upstream))
+`, address, w.issuer.Issuer, key, denied, w.upstream))
 	return address, w.run(address, "haproxy", "-db", "-f", config)
 }
 

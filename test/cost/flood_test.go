@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	phase       = flag.Duration("phase", 8*time.Second, "how long each phase lasts in which a good client is measured")
+	phase       = flag.Duration("phase", 12*time.Second, "how long each phase lasts in which a good client is measured; slow connections last 10 s")
 	garbageRate = flag.Int("garbage", 1000, "tokens of garbage a second")
 )
 
