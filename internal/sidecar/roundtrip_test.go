@@ -24,6 +24,7 @@ type scripted struct {
 	conns atomic.Int64
 	asked chan string   // the first line of each request
 	ended chan struct{} // one for each connection that the proxy has closed
+	shut  chan struct{} // one for each that this upstream has closed
 }
 
 // script returns the answer to the n-th request over the c-th connection, both from 1
@@ -36,7 +37,7 @@ func newScripted(t *testing.T, answers script) *scripted {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &scripted{url: "http://" + ln.Addr().String(), asked: make(chan string, 100), ended: make(chan struct{}, 100)}
+	s := &scripted{url: "http://" + ln.Addr().String(), asked: make(chan string, 100), ended: make(chan struct{}, 100), shut: make(chan struct{}, 100)}
 	var running sync.WaitGroup
 	var mu sync.Mutex
 	var open []net.Conn
@@ -78,6 +79,8 @@ func (s *scripted) serve(conn net.Conn, c int, answers script) {
 		s.asked <- r.Method + " " + r.RequestURI
 		answer, end := answers(c, n)
 		if _, err := io.WriteString(conn, answer); err != nil || end {
+			_ = conn.Close()
+			s.shut <- struct{}{}
 			return
 		}
 	}
@@ -235,6 +238,9 @@ func TestTransportsRepeatAlike(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			bothTransports(t, func(t *testing.T, rt http.RoundTripper) {
+				if _, ok := rt.(*http.Transport); ok && c.sees && c.method == "POST" {
+					t.Skip("its reader may not have seen the end yet")
+				}
 				s := newScripted(t, func(conn, n int) (string, bool) {
 					switch {
 					case conn == 1 && n == 1:
@@ -247,13 +253,8 @@ func TestTransportsRepeatAlike(t *testing.T) {
 				if _, _, err := ask(t, rt, "GET", s.url); err != nil {
 					t.Fatal(err)
 				}
-				if c.sees { // the end is on its way: another connection's exchange takes longer
-					other := newScripted(t, func(int, int) (string, bool) { return okAnswer, false })
-					for range 20 {
-						if _, _, err := ask(t, rt, "GET", other.url); err != nil {
-							t.Fatal(err)
-						}
-					}
+				if c.sees {
+					<-s.shut // on loopback, the end has arrived
 				}
 				r, err := http.NewRequestWithContext(t.Context(), c.method, s.url, nil)
 				if err != nil {
@@ -273,33 +274,29 @@ func TestTransportsRepeatAlike(t *testing.T) {
 
 // What comes before it was asked for is nobody's answer.
 func TestDirectTakesNoAnswerUnasked(t *testing.T) {
-	bothTransports(t, func(t *testing.T, rt http.RoundTripper) {
-		var first net.Conn
-		accepted := make(chan struct{})
-		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, _ = io.WriteString(w, r.URL.Path)
-		}))
-		server.Config.ConnState = func(c net.Conn, state http.ConnState) {
-			if state == http.StateNew && first == nil {
-				first = c
-				close(accepted)
-			}
+	conns := make(chan net.Conn, 2)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.URL.Path)
+	}))
+	server.Config.ConnState = func(c net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			conns <- c
 		}
-		server.Start()
-		defer server.Close()
-		if _, body, err := ask(t, rt, "GET", server.URL+"/1"); err != nil || body != "/1" {
-			t.Fatal(body, err)
-		}
-		<-accepted
-		if _, err := io.WriteString(first, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"); err != nil {
-			t.Fatal(err)
-		}
-		// By the time that a socket gives it back, the other one's peer has it too.
-		time.Sleep(10 * time.Millisecond)
-		if _, body, err := ask(t, rt, "GET", server.URL+"/2"); err != nil || body != "/2" {
-			t.Error(body, err)
-		}
-	})
+	}
+	server.Start()
+	defer server.Close()
+	d := newTestDirect(t, time.Second)
+	if _, body, err := ask(t, d, "GET", server.URL+"/1"); err != nil || body != "/1" {
+		t.Fatal(body, err)
+	}
+	// On loopback, what is written has arrived.
+	write(t, <-conns, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+	if _, body, err := ask(t, d, "GET", server.URL+"/2"); err != nil || body != "/2" {
+		t.Error(body, err)
+	}
+	if len(conns) != 1 {
+		t.Error("the second request did not get a connection of its own")
+	}
 }
 
 var errGone = errors.New("the client is gone")
@@ -374,21 +371,27 @@ func TestTransportsTimeOutAlike(t *testing.T) {
 	}
 }
 
+// Who is told of hints decides how many there may be: together these are longer than an
+// answer's header may be.
 func TestTransportsTellOfHints(t *testing.T) {
+	hint := "HTTP/1.1 103 Early Hints\r\nLink: a\r\nX: " + strings.Repeat("x", 1<<20) + "\r\n\r\n"
 	bothTransports(t, func(t *testing.T, rt http.RoundTripper) {
-		s := newScripted(t, func(int, int) (string, bool) {
-			return "HTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n" + okAnswer, false
-		})
-		var saw string
+		s := newScripted(t, func(int, int) (string, bool) { return strings.Repeat(hint, 12) + okAnswer, false })
+		saw := 0
 		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
-			Got1xxResponse: func(code int, h textproto.MIMEHeader) error { saw = fmt.Sprint(code, h.Get("Link")); return nil },
+			Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+				if code == http.StatusEarlyHints && h.Get("Link") == "a" {
+					saw++
+				}
+				return nil
+			},
 		})
 		r, err := http.NewRequestWithContext(ctx, "GET", s.url, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, body, err := send(rt, r); err != nil || body != "ok" || saw != "103a" {
-			t.Errorf("%q, %v; saw %q", body, err, saw)
+		if _, body, err := send(rt, r); err != nil || body != "ok" || saw != 12 {
+			t.Errorf("%q, %v; saw %d", body, err, saw)
 		}
 	})
 }

@@ -6,5 +6,5 @@
 //
 // which needs HAProxy; nginx is measured too where it is installed. It prints what it
 // measured and asserts no speed. With -args -rounds 1 -requests 2000 -revocations 10000
-// it only shows that everything still works.
+// -phase 3s it only shows that everything still works.
 package cost
