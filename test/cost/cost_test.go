@@ -122,7 +122,10 @@ func (w *world) report(all []*measured) {
 }
 
 func verdict(kept bool) string {
-	if kept {
+	switch {
+	case *rounds < 3:
+		return "too few rounds to say"
+	case kept:
 		return "kept"
 	}
 	return "missed"

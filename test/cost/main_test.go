@@ -42,13 +42,12 @@ const (
 // world is everything that requests go through.
 type world struct {
 	*testing.T
-	dir, subject      string
-	issuer            harness.Trust
-	key               *tokentest.Key
-	authority         *harness.Process
-	sidecar           *harness.Process
-	upstream, tokens  string // an address, a file
-	tokensOfGoodShape []string
+	dir, subject     string
+	issuer           harness.Trust
+	key              *tokentest.Key
+	authority        *harness.Process
+	sidecar          *harness.Process
+	upstream, tokens string // an address, a file
 }
 
 // newWorld starts an authority with revocations, a sidecar that has loaded them, and
@@ -106,7 +105,6 @@ func (w *world) writeTokens() {
 	if n := len(all[0]); n < tokenLength-2 || n > tokenLength+2 {
 		w.Fatalf("tokens of %d bytes", n)
 	}
-	w.tokensOfGoodShape = all
 	w.tokens = w.write("tokens", []byte(strings.Join(all, "\n")))
 }
 
