@@ -157,7 +157,7 @@ func checkReadAlike(t *testing.T, name string, c command, read *token.Verified, 
 		if err != nil {
 			t.Fatal(err)
 		}
-		if v := list.Check(prepared, now); v.Status != denylist.Revoked && v.Why != denylist.Uncheckable {
+		if v := list.CheckToken(prepared, now); v.Status != denylist.Revoked && v.Why != denylist.Uncheckable {
 			t.Fatalf("%s: stored %v, which does not deny what the verifier reads", name, stored)
 		}
 	case o.kind == revoked:

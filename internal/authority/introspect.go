@@ -62,7 +62,7 @@ func (a *Authority) introspect(r *http.Request, who *client.Client, raw string, 
 		return inactive, outcome{kind: notOwner}
 	default:
 		a.log.Settle(r.Context()) // who was just told that it is revoked must not hear otherwise
-		switch a.list.Check(t, now).Status {
+		switch a.list.CheckToken(t, now).Status {
 		case denylist.Revoked:
 			return inactive, outcome{kind: revoked}
 		case denylist.Unknown:

@@ -68,7 +68,7 @@ func denies(t *testing.T, list *denylist.List, v *token.Verified) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return list.Check(prepared, now).Status == denylist.Revoked
+	return list.CheckToken(prepared, now).Status == denylist.Revoked
 }
 
 // What is over when a token is presented, and that verifiers find just that.

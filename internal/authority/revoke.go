@@ -91,7 +91,7 @@ func (a *Authority) revokeVerified(ctx context.Context, who revoker, c command, 
 // reason to store nothing: what denies it may end before the token does.
 func (a *Authority) isRevoked(ctx context.Context, t *denylist.Token, now time.Time) bool {
 	a.log.Settle(ctx)
-	return a.list.Check(t, now).Status == denylist.Revoked
+	return a.list.CheckToken(t, now).Status == denylist.Revoked
 }
 
 // over decides what is over when a client presents a token. It is pure.

@@ -170,7 +170,7 @@ func TestSnapshotHoldsTheList(t *testing.T) {
 		t.Fatal(err)
 	}
 	snapshot, copied := l.snapshot(t)
-	if v := copied.Check(presented(t, r), time.Now()); v.Status != denylist.Revoked {
+	if v := copied.CheckToken(presented(t, r), time.Now()); v.Status != denylist.Revoked {
 		t.Errorf("verdict %+v", v)
 	}
 	if got, h := l.page(t, snapshot.Position, snapshot.Chain); len(got) != 0 || h.Position < snapshot.Position {

@@ -136,7 +136,7 @@ func TestDurableTwoAuthoritiesOnAClusterThatLosesANode(t *testing.T) {
 	for _, l := range []testLog{a, b} {
 		for _, r := range acked {
 			token := presented(t, r)
-			if err := l.await(t.Context(), func() bool { return l.list.Check(token, time.Now()).Status == denylist.Revoked }); err != nil {
+			if err := l.await(t.Context(), func() bool { return l.list.CheckToken(token, time.Now()).Status == denylist.Revoked }); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -97,7 +97,7 @@ func (l testLog) knows(t *testing.T, rs ...denylist.Revocation) {
 	defer cancel()
 	for _, r := range rs {
 		token := presented(t, r)
-		if err := l.await(ctx, func() bool { return l.list.Check(token, time.Now()).Status == denylist.Revoked }); err != nil {
+		if err := l.await(ctx, func() bool { return l.list.CheckToken(token, time.Now()).Status == denylist.Revoked }); err != nil {
 			t.Fatalf("acknowledged, and never in the list: %v", err)
 		}
 	}
@@ -353,7 +353,7 @@ func TestBoundedAClockThatJumpsAheadAndBackDropsNothing(t *testing.T) {
 	early := l.store(t, "early")
 	l.knows(t, early)
 	ahead.Store(int64(48 * time.Hour))
-	for l.list.Check(presented(t, early), time.Now()).Status == denylist.Revoked {
+	for l.list.CheckToken(presented(t, early), time.Now()).Status == denylist.Revoked {
 		time.Sleep(10 * time.Millisecond) // until the clock has done its harm
 	}
 	ahead.Store(0)

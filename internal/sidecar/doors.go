@@ -3,9 +3,12 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,14 +23,24 @@ import (
 type Decider interface {
 	// Decide decides on a raw token, for doors that are handed one.
 	Decide(ctx context.Context, rawToken string) verifier.Decision
-	// DecideHeader decides on the bearer token of a request's header.
-	DecideHeader(ctx context.Context, h http.Header) verifier.Decision
+	// DecideRequest decides on the bearer token of a request with this header and query.
+	DecideRequest(ctx context.Context, h http.Header, rawQuery string) verifier.Decision
+	// Hold returns a context that ends when an allowed request's token is not accepted
+	// any more; release is called when the request is over.
+	Hold(ctx context.Context, d verifier.Decision) (held context.Context, release func())
 }
 
 // Config is what a [Sidecar] is made of.
 type Config struct {
-	Decider Decider // required
-	// Upstream is the API behind the proxy; its path is put before that of requests.
+	Decider Decider // required; decides on what no route is for
+	// Routes are paths that need less or more than a good token.
+	Routes []Route
+	// Identity says which claims the upstream is told, in which headers.
+	Identity []Identity
+	// Preflights lets CORS preflights through, which never carry credentials.
+	Preflights bool
+	// Upstream is the API behind the proxy: an http, https or h2c (HTTP/2 without TLS) URL
+	// whose path is put before that of requests, or unix and the path of a socket.
 	Upstream *url.URL // required
 	// UpstreamTimeout is how long the upstream may take from the end of a request to
 	// the header of its answer. 0: [DefaultUpstreamTimeout].
@@ -45,8 +58,9 @@ const DefaultUpstreamTimeout = time.Minute
 type Listener int
 
 const (
-	ProxyListener Listener = iota // in front of the API
-	CheckListener                 // for other proxies and operators
+	ProxyListener    Listener = iota // in front of the API
+	CheckListener                    // for other proxies, local callers and operators
+	ExtAuthzListener                 // for Envoy
 )
 
 // door is one way to ask.
@@ -54,30 +68,65 @@ type door struct {
 	on   Listener
 	path string // as for [http.ServeMux], without a method
 	// get: it answers GET and HEAD, and 405 to anything else.
-	get  bool
-	open func(*Sidecar) http.Handler
+	get bool
+	// below: it answers for all paths below, too, as they came: a mux would redirect to
+	// clean ones.
+	below bool
+	open  func(*Sidecar) http.Handler
 }
 
 // doors is the table of all doors. A door more is a file and a row.
 var doors = []door{
-	{ProxyListener, "/", false, (*Sidecar).proxy},
+	{on: ProxyListener, path: "/", open: (*Sidecar).proxy},
 
-	{CheckListener, "/healthz", true, (*Sidecar).healthz},
-	{CheckListener, "/readyz", true, (*Sidecar).readyz},
-	{CheckListener, "/metrics", true, (*Sidecar).metrics},
-	{CheckListener, "/", false, (*Sidecar).nothing},
+	{on: CheckListener, path: checkPath, below: true, open: (*Sidecar).check},
+	{on: CheckListener, path: "/oauth2/introspect", open: (*Sidecar).introspect},
+	{on: CheckListener, path: "/healthz", get: true, open: (*Sidecar).healthz},
+	{on: CheckListener, path: "/readyz", get: true, open: (*Sidecar).readyz},
+	{on: CheckListener, path: "/metrics", get: true, open: (*Sidecar).metrics},
+	{on: CheckListener, path: "/", open: (*Sidecar).nothing},
+
+	{on: ExtAuthzListener, path: "/", open: (*Sidecar).extAuthz},
 }
 
 // Sidecar holds what the doors share. Safe for concurrent use.
 type Sidecar struct {
 	Config
-	transport *http.Transport
+	gate       gate
+	identities identities
+	transport  *http.Transport
+	upstream   *url.URL // that the transport is asked by
+	asked      counts
 }
 
-// New makes a Sidecar.
+// ConfigError is a mistake in a [Config].
+type ConfigError struct {
+	Key     string // path of the field, as in the configuration file
+	Problem string // reads on from it
+}
+
+func (e *ConfigError) Error() string { return "sidecar: " + e.Key + ": " + e.Problem }
+
+func bad(key, problem string, args ...any) error {
+	return &ConfigError{key, fmt.Sprintf(problem, args...)}
+}
+
+// Check reports the first mistake in routes and identity as a [ConfigError].
+func Check(given []Route, told []Identity) error {
+	_, err := newRoutes(given)
+	if err == nil {
+		_, err = newIdentities(told)
+	}
+	return err
+}
+
+// New makes a Sidecar. A mistake in routes or identity is a [ConfigError].
 func New(c Config) (*Sidecar, error) {
 	if c.Decider == nil || c.Upstream == nil || c.Ready == nil {
 		return nil, errors.New("sidecar: Decider, Upstream and Ready are required")
+	}
+	if slices.ContainsFunc(c.Routes, func(r Route) bool { return !r.Public && r.Decider == nil }) {
+		return nil, errors.New("sidecar: a route that is not Public needs a Decider")
 	}
 	if c.UpstreamTimeout == 0 {
 		c.UpstreamTimeout = DefaultUpstreamTimeout
@@ -88,7 +137,16 @@ func New(c Config) (*Sidecar, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Sidecar{c, newTransport(c.UpstreamTimeout)}, nil
+	s := &Sidecar{Config: c, gate: gate{decider: c.Decider, preflights: c.Preflights, logger: c.Logger, counts: newReasons()}}
+	var err error
+	if s.gate.routes, err = newRoutes(c.Routes); err != nil {
+		return nil, err
+	}
+	if s.identities, err = newIdentities(c.Identity); err != nil {
+		return nil, err
+	}
+	s.transport, s.upstream = newTransport(c.Upstream, c.UpstreamTimeout)
+	return s, nil
 }
 
 // Handler returns the doors of a listener.
@@ -104,14 +162,30 @@ func (s *Sidecar) Handler(on Listener) http.Handler {
 		return here[0].open(s)
 	}
 	mux := http.NewServeMux()
+	var before http.Handler = mux
 	for _, d := range here {
 		h := d.open(s)
 		if d.get {
 			h = getOnly(h)
 		}
+		if d.below {
+			before = firstBelow(d.path, h, before)
+			continue
+		}
 		mux.Handle(d.path, h)
 	}
-	return mux
+	return before
+}
+
+// firstBelow has h answer for a path and all below it.
+func firstBelow(path string, h, others http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rest, in := strings.CutPrefix(r.URL.Path, path); in && (rest == "" || rest[0] == '/') {
+			h.ServeHTTP(w, r)
+			return
+		}
+		others.ServeHTTP(w, r)
+	})
 }
 
 // getOnly answers 405 to other methods, as JSON: clients that read errors as JSON

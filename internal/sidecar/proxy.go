@@ -3,12 +3,14 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"net/textproto"
+	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/revcast/revcast/pkg/verifier"
@@ -17,33 +19,96 @@ import (
 // proxy is the door in front of the API.
 func (s *Sidecar) proxy() http.Handler {
 	upstream := &httputil.ReverseProxy{
-		Rewrite:       s.rewrite,
-		Transport:     s.transport,
-		FlushInterval: -1,
-		ErrorLog:      slog.NewLogLogger(s.Logger.Handler(), slog.LevelWarn),
-		ErrorHandler:  s.upstreamFailed,
+		Rewrite:        s.rewrite,
+		ModifyResponse: modifyResponse,
+		Transport:      s.transport,
+		BufferPool:     newBuffers(),
+		ErrorLog:       slog.NewLogLogger(s.Logger.Handler(), slog.LevelWarn),
+		ErrorHandler:   s.upstreamFailed,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if d := s.Decider.DecideHeader(r.Context(), r.Header); d.Outcome != verifier.Allowed {
-			verifier.WriteRefusal(w, d)
+		a := s.decideProxied(r)
+		s.count(ProxyDoor, &a)
+		if !a.passes() {
+			refuse(w, r, a.refusal())
 			return
 		}
 		if r.Method == http.MethodConnect {
 			writeError(w, http.StatusMethodNotAllowed, "invalid_request", "this proxy opens no tunnels")
 			return
 		}
-		// Whoever has a good token may take its time to send a body. Not every writer has
-		// deadlines.
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		var held context.Context
+		if a.public {
+			held = r.Context()
+		} else {
+			var release func()
+			held, release = a.by.Hold(r.Context(), a.Decision)
+			defer release()
+		}
+		r = r.WithContext(held)
+		if a.path != r.URL.EscapedPath() {
+			r.URL = withPath(r.URL, a.path)
+		}
+		// An answer may go on for longer than a request has to arrive. Whoever has a good
+		// token may take its time to send a body, too.
+		if control := http.NewResponseController(w); a.public && r.Body != nil && r.Body != http.NoBody {
+			r.Body = &arriving{r.Body, control}
+		} else {
+			arrived(control)
+		}
+		if !a.public {
+			guardForm(r)
+		}
+		if isWebsocket(r.Header) {
+			w = websockets{w, held}
+		}
 		upstream.ServeHTTP(w, r)
 	})
 }
 
-func newTransport(headerTimeout time.Duration) *http.Transport {
-	return &http.Transport{
+// arrived lifts the deadline that the server sets for a request to arrive. Not every
+// writer has deadlines.
+func arrived(c *http.ResponseController) { _ = c.SetReadDeadline(time.Time{}) }
+
+// arriving is the body of a request that nobody vouches for.
+type arriving struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (a *arriving) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	if err == io.EOF {
+		arrived(a.control)
+	}
+	return n, err
+}
+
+func (s *Sidecar) decideProxied(r *http.Request) answer {
+	if r.URL.Opaque != "" || !strings.HasPrefix(r.URL.Path, "/") {
+		if r.Method != http.MethodConnect || len(s.gate.routes) > 0 {
+			return s.gate.own(r.Context(), badPath, false)
+		}
+	}
+	return s.gate.decide(r.Context(), asked{r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Header})
+}
+
+func withPath(u *url.URL, escaped string) *url.URL {
+	c := *u
+	// A normal path has good escapes only.
+	if path, err := url.PathUnescape(escaped); err == nil {
+		c.Path, c.RawPath = path, escaped
+	}
+	return &c
+}
+
+// newTransport returns the transport to an upstream, and the URL that it is asked by.
+func newTransport(upstream *url.URL, headerTimeout time.Duration) (*http.Transport, *url.URL) {
+	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+	t := &http.Transport{
 		// Proxy stays nil: a request with a token goes to the upstream, whatever
 		// HTTP_PROXY says.
-		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:           dialer.DialContext,
 		TLSHandshakeTimeout:   5 * time.Second,
 		ResponseHeaderTimeout: headerTimeout,
 		ExpectContinueTimeout: time.Second,
@@ -53,47 +118,74 @@ func newTransport(headerTimeout time.Duration) *http.Transport {
 		DisableCompression:    true, // bodies pass as they are
 		ForceAttemptHTTP2:     true,
 	}
+	to := *upstream
+	switch upstream.Scheme {
+	case "unix":
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", upstream.Path)
+		}
+		to = url.URL{Scheme: "http", Host: "localhost"}
+	case "h2c":
+		t.Protocols = new(http.Protocols)
+		t.Protocols.SetUnencryptedHTTP2(true)
+		to.Scheme = "http"
+	}
+	return t, &to
 }
 
 // rewrite makes the upstream's request of the client's. ReverseProxy has dropped
 // the hop-by-hop headers, and what Connection named, from Out.
 func (s *Sidecar) rewrite(r *httputil.ProxyRequest) {
-	r.SetURL(s.Upstream)
+	r.SetURL(s.upstream)
 	// The API is told the name that it was called by: links that it makes stay right.
 	r.Out.Host = r.In.Host
 	// ReverseProxy drops parameters that Go can't parse, in case its user decided by
-	// the query. Nothing here does.
+	// the query. Nothing here does but whether it holds a token.
 	r.Out.URL.RawQuery = r.In.URL.RawQuery
 
 	h := r.Out.Header
-	for name := range h {
-		if ours(name) {
-			delete(h, name)
-		}
-	}
+	s.identities.scrub(h)
+	s.identities.scrub(r.Out.Trailer)
 	r.SetXForwarded()
 	if ip, _, err := net.SplitHostPort(r.In.RemoteAddr); err == nil {
-		h.Set("X-Real-Ip", ip)
+		h["X-Real-Ip"] = []string{ip}
 	}
 	// "Connection: Authorization" would have the upstream see a request without the
 	// token that it was let through for.
 	h["Authorization"] = r.In.Header["Authorization"]
-	if !strings.EqualFold(h.Get("Upgrade"), "websocket") {
-		h.Del("Upgrade")
-		h.Del("Connection")
-		h.Del("Http2-Settings")
+	if claims := verifier.FromContext(r.In.Context()); claims != nil {
+		s.identities.set(h, claims)
+	} else {
+		anonymous(h)
+	}
+	if !isWebsocket(h) {
+		// h2c asks for a connection on which the next requests are not decided on.
+		delete(h, "Upgrade")
+		delete(h, "Connection")
+		delete(h, "Http2-Settings")
 	}
 }
 
-// ours reports whether only this proxy may set a header, in any spelling: CGI and
-// WSGI servers can't tell X_Real_Ip from X-Real-Ip.
-func ours(name string) bool {
-	name = textproto.CanonicalMIMEHeaderKey(strings.ReplaceAll(name, "_", "-"))
-	return name == "Forwarded" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-")
+func isWebsocket(h http.Header) bool { return strings.EqualFold(h.Get("Upgrade"), "websocket") }
+
+// modifyResponse sees to it that a gRPC answer that is cut short says why.
+func modifyResponse(r *http.Response) error {
+	if isGRPC(r.Header) {
+		r.Body = &endedStream{r.Body, r.Request.Context(), r}
+	}
+	return nil
 }
 
 // upstreamFailed answers where the upstream did not.
 func (s *Sidecar) upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
+	if ended := verifier.EndedBy(r.Context()); ended != nil {
+		refuse(w, r, verifier.RefusalOf(ended.Decision))
+		return
+	}
+	if errors.Is(err, errTwoTokens) {
+		refuse(w, r, verifier.RefusalOf(verifier.Decision{Reason: verifier.Ambiguous}))
+		return
+	}
 	if r.Context().Err() != nil {
 		// The client is gone, or this process is about to be.
 		w.WriteHeader(http.StatusBadGateway)
@@ -108,3 +200,13 @@ func (s *Sidecar) upstreamFailed(w http.ResponseWriter, r *http.Request, err err
 	}
 	writeError(w, http.StatusBadGateway, "bad_gateway", "the API can't be reached")
 }
+
+// buffers are for copying bodies.
+type buffers struct{ sync.Pool }
+
+func newBuffers() *buffers {
+	return &buffers{sync.Pool{New: func() any { return new([32 << 10]byte) }}}
+}
+
+func (b *buffers) Get() []byte  { return b.Pool.Get().(*[32 << 10]byte)[:] }
+func (b *buffers) Put(p []byte) { b.Pool.Put((*[32 << 10]byte)(p)) }

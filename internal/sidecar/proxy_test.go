@@ -30,13 +30,18 @@ type fake struct{ refusal verifier.Decision }
 
 func (f fake) Decide(_ context.Context, raw string) verifier.Decision {
 	if raw == goodToken {
-		return verifier.Decision{Outcome: verifier.Allowed, Reason: verifier.Clear}
+		return verifier.Decision{Outcome: verifier.Allowed, Reason: verifier.Clear, Claims: &verifier.Claims{Raw: map[string]any{"sub": "alice"}}}
 	}
 	return f.refusal
 }
 
-func (f fake) DecideHeader(ctx context.Context, h http.Header) verifier.Decision {
-	raw, why := verifier.BearerToken(h)
+func (f fake) Hold(ctx context.Context, d verifier.Decision) (context.Context, func()) {
+	ctx, release := context.WithCancel(verifier.NewContext(ctx, d.Claims))
+	return ctx, release
+}
+
+func (f fake) DecideRequest(ctx context.Context, h http.Header, rawQuery string) verifier.Decision {
+	raw, why := verifier.BearerToken(h, rawQuery)
 	if why != "" {
 		return verifier.Decision{Reason: why}
 	}
@@ -197,7 +202,7 @@ func TestProxyRefuses(t *testing.T) {
 		{verifier.Decision{}, []string{"Bearer " + goodToken, "Bearer x.y.z"}, 400, `Bearer error="invalid_request"`, "invalid_request"},
 	} {
 		proxy, client, logs := proxied(t, upstream, func(s *Config) { s.Decider = fake{c.decision} })
-		r := request(t, "GET", proxy+"/?access_token="+goodToken, nil)
+		r := request(t, "GET", proxy+"/", nil)
 		r.Header["Authorization"] = c.authorize
 		resp, body := do(t, client, r)
 		if resp.StatusCode != c.status || resp.Header.Get("WWW-Authenticate") != c.challenge ||

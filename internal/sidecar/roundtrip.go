@@ -28,7 +28,9 @@ const maxAnswerHeader = 10 << 20
 // each connection, and wakes both, and the caller, for every request. What is written
 // and read is net/http's: [http.Request.Write] and [http.ReadResponse].
 //
-// Everything else is next's: bodies, upgrades, Expect, trailers, other schemes.
+// Everything else is next's: bodies, upgrades, Expect, trailers, other schemes. An
+// upstream that speaks HTTP/2 without TLS looks like one of these, and must not be given
+// to direct.
 //
 // What it has in common with http.Transport:
 //

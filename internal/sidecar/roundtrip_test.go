@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -91,7 +92,7 @@ func (s *scripted) serve(conn net.Conn, c int, answers script) {
 func bothTransports(t *testing.T, test func(t *testing.T, rt http.RoundTripper)) {
 	const headerTimeout = 2 * time.Second
 	t.Run("http.Transport", func(t *testing.T) {
-		tr := newTransport(headerTimeout)
+		tr, _ := newTransport(&url.URL{Scheme: "http"}, headerTimeout)
 		t.Cleanup(tr.CloseIdleConnections)
 		test(t, tr)
 	})
@@ -119,9 +120,9 @@ func newTestDirect(t *testing.T, headerTimeout time.Duration) *direct {
 }
 
 // ask sends a request and reads the whole answer.
-func ask(t *testing.T, rt http.RoundTripper, method, url string) (*http.Response, string, error) {
+func ask(t *testing.T, rt http.RoundTripper, method, target string) (*http.Response, string, error) {
 	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, url, nil)
+	r, err := http.NewRequestWithContext(t.Context(), method, target, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +361,7 @@ func TestTransportsEndWithTheirBody(t *testing.T) {
 
 func TestTransportsTimeOutAlike(t *testing.T) {
 	s := newScripted(t, func(int, int) (string, bool) { return "HTTP/1.1 200 OK\r\nContent-", false })
-	transport := newTransport(50 * time.Millisecond)
+	transport, _ := newTransport(&url.URL{Scheme: "http"}, 50*time.Millisecond)
 	t.Cleanup(transport.CloseIdleConnections)
 	for name, rt := range map[string]http.RoundTripper{"http.Transport": transport, "direct": newTestDirect(t, 50*time.Millisecond)} {
 		var timeout net.Error

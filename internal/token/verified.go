@@ -64,7 +64,7 @@ func (v *Verified) KeyRetired() bool { return v.key.retired.Load() }
 // Leeway returns how far the issuer's clock may be off.
 func (v *Verified) Leeway() time.Duration { return v.config.Leeway }
 
-// DenylistToken prepares the token for [denylist.List.Check].
+// DenylistToken prepares the token for [denylist.List.CheckToken].
 func (v *Verified) DenylistToken() (*denylist.Token, error) {
 	t, err := denylist.NewToken(denylist.Claims{
 		Issuer: v.Issuer, Expires: v.Expires, IssuedAt: v.IssuedAt,

@@ -925,7 +925,7 @@ func judge(t *testing.T, list *denylist.List, c tokenVector) string {
 	if err != nil {
 		t.Fatalf("%s: %v", c.Name, err)
 	}
-	switch verdict := list.Check(token, testNow); verdict.Status {
+	switch verdict := list.CheckToken(token, testNow); verdict.Status {
 	case denylist.Revoked:
 		return fmt.Sprintf("revoked %v", names(verdict.Shape))
 	default:

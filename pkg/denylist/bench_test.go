@@ -175,7 +175,7 @@ func newWarmTokens(l *List) *warmTokens {
 			panic(err)
 		}
 		ts[i].Token, ts[i].jti = t, &t.probe(JTI).keys[0]
-		l.Check(t, now)
+		l.CheckToken(t, now)
 	}
 	return &ts
 }
@@ -184,7 +184,7 @@ func newWarmTokens(l *List) *warmTokens {
 func (ts *warmTokens) ask(l *List, qs *questions, i int, at time.Time) Status {
 	t, i := &ts[i%len(ts)], i%inStream
 	t.window, *t.jti = qs.window(i), qs.keys[i]
-	return l.Check(t.Token, at).Status
+	return l.CheckToken(t.Token, at).Status
 }
 
 // checks asks a list all questions, and panics at another answer.

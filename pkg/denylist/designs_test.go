@@ -200,7 +200,7 @@ var filledDesigns = perSize(func(n int) (all []filled) {
 })
 
 // BenchmarkDesigns: what entries take, looking for digests in the windows of a day
-// (without what [List.Check] does around it), and adding one at a time to a window
+// (without what [List.CheckToken] does around it), and adding one at a time to a window
 // that has half of its 69,444.
 func BenchmarkDesigns(b *testing.B) {
 	for _, n := range []int{million, 10 * million} {

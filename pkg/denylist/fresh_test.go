@@ -26,17 +26,17 @@ func TestFreshOrUnknown(t *testing.T) {
 	} {
 		before := New(MaxStaleness(most))
 		before.Add(byJTI("x", true))
-		if v := before.Check(other, now); v != (Verdict{Status: Unknown, Why: Loading}) {
+		if v := before.CheckToken(other, now); v != (Verdict{Status: Unknown, Why: Loading}) {
 			t.Errorf("before Advance: %+v", v)
 		}
-		if v := before.Check(revoked, now); v.Status != Revoked {
+		if v := before.CheckToken(revoked, now); v.Status != Revoked {
 			t.Errorf("revoked before Advance: %+v", v)
 		}
 		before.Advance(now)
-		if v := before.Check(other, now.Add(c.at)); v != c.want {
+		if v := before.CheckToken(other, now.Add(c.at)); v != c.want {
 			t.Errorf("%s: %+v, want %+v", name, v, c.want)
 		}
-		if v := before.Check(revoked, now.Add(c.at)); v.Status != Revoked || v.Shape != JTI {
+		if v := before.CheckToken(revoked, now.Add(c.at)); v.Status != Revoked || v.Shape != JTI {
 			t.Errorf("%s, revoked: %+v", name, v)
 		}
 	}
@@ -108,13 +108,13 @@ func TestFreshOrUnknownByTheLongerOfTwoClocks(t *testing.T) {
 		if age, ok := l.Age(at); !ok || age != c.want {
 			t.Errorf("wall %v, monotonic %v: %v", c.wall, c.mono, age)
 		}
-		if v := l.Check(token(t), at); v.Status != Clear {
+		if v := l.CheckToken(token(t), at); v.Status != Clear {
 			t.Errorf("wall %v, monotonic %v: %+v", c.wall, c.mono, v)
 		}
 		if c.want > 0 {
 			l = New(MaxStaleness(c.want - 1))
 			l.Advance(from)
-			if v := l.Check(token(t), at); v.Status != Unknown || v.Why != Stale {
+			if v := l.CheckToken(token(t), at); v.Status != Unknown || v.Why != Stale {
 				t.Errorf("wall %v, monotonic %v: %+v", c.wall, c.mono, v)
 			}
 		}
@@ -143,7 +143,7 @@ func TestFreshOrUnknownWhateverTheClocksShow(t *testing.T) {
 				t.Errorf("from %s to %s: age %v, %v", nameFrom, nameTo, age, loaded)
 			}
 			wall := new(big.Int).Sub(big.NewInt(to.Unix()), big.NewInt(from.Unix())) // seconds, and part of one
-			switch v := l.Check(tok, to); {
+			switch v := l.CheckToken(tok, to); {
 			case v.Age != age:
 				t.Errorf("from %s to %s: age %v, but %v with a verdict", nameFrom, nameTo, age, v.Age)
 			case wall.Cmp(big.NewInt(61)) > 0 && (v.Status != Unknown || v.Why != Stale):
@@ -166,15 +166,15 @@ func TestFreshOrUnknownAfterAnAbsurdInstant(t *testing.T) {
 		}
 		l := New(MaxStaleness(time.Minute))
 		l.Advance(at)
-		if v := l.Check(tok, now); v.Status != Unknown || v.Why != Stale {
+		if v := l.CheckToken(tok, now); v.Status != Unknown || v.Why != Stale {
 			t.Errorf("complete as of %s: %+v", name, v)
 		}
 		l.Advance(now)
-		if v := l.Check(tok, now); v.Status != Clear || v.Age != 0 {
+		if v := l.CheckToken(tok, now); v.Status != Clear || v.Age != 0 {
 			t.Errorf("complete as of %s, then now: %+v", name, v)
 		}
 		l.Advance(at)
-		if v := l.Check(tok, now.Add(time.Second)); v.Status != Clear || v.Age != time.Second {
+		if v := l.CheckToken(tok, now.Add(time.Second)); v.Status != Clear || v.Age != time.Second {
 			t.Errorf("complete as of now, then %s: %+v", name, v)
 		}
 	}
@@ -199,7 +199,7 @@ func TestFreshOrUnknownWhileTheListCatchesUp(t *testing.T) {
 		for last := false; !last; {
 			last = done.Load()
 			begun.Store(true)
-			if v := l.Check(tok, now); v.Status == Clear {
+			if v := l.CheckToken(tok, now); v.Status == Clear {
 				t.Fatalf("%+v", v)
 			}
 		}

@@ -17,6 +17,7 @@ type List struct {
 	maxStaleness time.Duration
 	complete     atomic.Pointer[instant] // nil while loading; only moves forward
 	falseHits    atomic.Uint64
+	changes      changes
 
 	windows atomic.Pointer[[]span] // by number, ascending
 	always  group                  // what every check asks
@@ -166,6 +167,13 @@ func (e Entry) place() int64 {
 // entry that is held already but for its cut-off and expiry is joined: the later
 // of each counts.
 func (l *List) Add(entries ...Entry) (added int) {
+	if added = l.add(entries); added > 0 {
+		l.changes.changed()
+	}
+	return added
+}
+
+func (l *List) add(entries []Entry) (added int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range entries {
@@ -184,6 +192,13 @@ func (l *List) Add(entries ...Entry) (added int) {
 // AddSection adds a section's entries and returns how many told it something new.
 // Where Window is 0, Cuts must be as long as Digests.
 func (l *List) AddSection(s Section) (added int) {
+	if added = l.addSection(s); added > 0 {
+		l.changes.changed()
+	}
+	return added
+}
+
+func (l *List) addSection(s Section) (added int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s.Window != 0 && s.Window <= l.floor {
@@ -228,6 +243,9 @@ func (l *List) Join(other *List) (added int) {
 			added += l.join(t, window)
 			t = next
 		}
+	}
+	if added > 0 {
+		l.changes.changed()
 	}
 	return added
 }
@@ -343,8 +361,21 @@ func (l *List) Floor() int64 {
 	return l.floor
 }
 
-// Check answers whether t is revoked, as of now.
-func (l *List) Check(t *Token, now time.Time) (v Verdict) {
+// Check answers whether a token is revoked, as of now: the one call for those who
+// verify tokens with a JWT library of their own. c is what that library has verified
+// (see [ClaimsOf] and [Claims.Lifetime]). What lacks issuer or expiry is Unknown, as
+// [Uncheckable].
+func (l *List) Check(c Claims, now time.Time) Verdict {
+	t, err := NewToken(c)
+	if err != nil {
+		age, _ := l.Age(now)
+		return Verdict{Status: Unknown, Why: Uncheckable, Age: age}
+	}
+	return l.CheckToken(t, now)
+}
+
+// CheckToken is Check for a token that is asked about again and again.
+func (l *List) CheckToken(t *Token, now time.Time) (v Verdict) {
 	// The age first: read after the match, it could be that of a list that has since
 	// been given what the match did not find.
 	age, loaded := l.Age(now)

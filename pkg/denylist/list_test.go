@@ -122,7 +122,7 @@ func TestFinalOrderAndRepetitionDontMatter(t *testing.T) {
 		}
 		for _, p := range probes {
 			c := Claims{Issuer: "i", Expires: now.Add(time.Hour), IssuedAt: time.Unix(start+p.iat, 0), Values: map[string]any{p.claims[0]: p.claims[1]}}
-			if v := l.Check(newToken(t, c), now); v.Status != p.want {
+			if v := l.CheckToken(newToken(t, c), now); v.Status != p.want {
 				t.Fatalf("%v: %v with iat %+d is %s", order, p.claims, p.iat, v.Status)
 			}
 		}
@@ -175,7 +175,7 @@ func TestFinalACutOffNeverSparesWhatAnotherDenies(t *testing.T) {
 		}
 		spared := func() (spared []int64) {
 			for iat := c.denies - 12; iat <= c.denies+2; iat++ {
-				if l.Check(newToken(t, Claims{Issuer: "i", Expires: at(3600), IssuedAt: time.Unix(iat, 999), Values: map[string]any{Sub: "a"}}), now).Status != Revoked {
+				if l.CheckToken(newToken(t, Claims{Issuer: "i", Expires: at(3600), IssuedAt: time.Unix(iat, 999), Values: map[string]any{Sub: "a"}}), now).Status != Revoked {
 					spared = append(spared, iat)
 				}
 			}
@@ -204,7 +204,7 @@ func TestFinalWhatIsGoneSaysNoMore(t *testing.T) {
 	l.Add(bySub("a", now, now.Add(time.Hour)), bySub("a", now.Add(9*time.Second), now))
 	for iat, want := range map[int64]Status{start: Revoked, start + 1: Clear} {
 		tok := newToken(t, Claims{Issuer: "i", Expires: now.Add(time.Hour), IssuedAt: time.Unix(iat, 0), Values: map[string]any{Sub: "a"}})
-		if v := l.Check(tok, now); v.Status != want {
+		if v := l.CheckToken(tok, now); v.Status != want {
 			t.Errorf("iat %d: %s, not %s", iat-start, v.Status, want)
 		}
 	}
@@ -246,7 +246,7 @@ func TestFinalJoin(t *testing.T) {
 	if l.Join(New()) != 0 || l.Stats().Entries != 3 {
 		t.Error("joining nothing changes something")
 	}
-	if l.Join(l) != 0 || l.Stats().Entries != 3 || l.Check(token(t, JTI, "x"), now).Status != Revoked {
+	if l.Join(l) != 0 || l.Stats().Entries != 3 || l.CheckToken(token(t, JTI, "x"), now).Status != Revoked {
 		t.Error("joining a list to itself changes something")
 	}
 	mustHold(t, l)
@@ -340,10 +340,10 @@ func TestBoundedByWindowAndGrace(t *testing.T) {
 			l := fresh()
 			l.Add(e)
 			gone := time.Unix(start+c.ends, 0).Add(Grace)
-			if l.Prune(gone.Add(-1)) != 0 || l.Check(tok, now).Status != Revoked {
+			if l.Prune(gone.Add(-1)) != 0 || l.CheckToken(tok, now).Status != Revoked {
 				t.Errorf("expires %+d, exact %v: gone too early", c.expires, exact)
 			}
-			if l.Prune(gone) != 1 || l.Check(tok, now).Status != Clear || l.Stats().Entries != 0 || len(l.Stats().Shapes) != 0 {
+			if l.Prune(gone) != 1 || l.CheckToken(tok, now).Status != Clear || l.Stats().Entries != 0 || len(l.Stats().Shapes) != 0 {
 				t.Errorf("expires %+d, exact %v: not gone", c.expires, exact)
 			}
 			other := New()
@@ -351,13 +351,13 @@ func TestBoundedByWindowAndGrace(t *testing.T) {
 			for name, added := range map[string]int{
 				"Add": l.Add(e), "AddSection": l.AddSection(collect(t, Sections([]Entry{e}))[0]), "Join": l.Join(other),
 			} {
-				if added != 0 || l.Check(tok, now).Status != Clear {
+				if added != 0 || l.CheckToken(tok, now).Status != Clear {
 					t.Errorf("expires %+d, exact %v: came back by %s", c.expires, exact, name)
 				}
 			}
 			mustHold(t, l)
 			// A clock that was ahead and is set right must not leave the list deaf.
-			if l.Prune(gone.Add(-time.Hour)) != 0 || l.Add(e) != 1 || l.Check(tok, now).Status != Revoked {
+			if l.Prune(gone.Add(-time.Hour)) != 0 || l.Add(e) != 1 || l.CheckToken(tok, now).Status != Revoked {
 				t.Errorf("expires %+d, exact %v: not taken after the clock went back", c.expires, exact)
 			}
 			mustHold(t, l)
@@ -560,7 +560,7 @@ func TestNoMissWhenOneTokenIsCheckedByMany(t *testing.T) {
 	for range 8 {
 		all.Go(func() {
 			for range 200 {
-				if v := l.Check(tok, now); v.Status != Revoked || v.Shape != "d" {
+				if v := l.CheckToken(tok, now); v.Status != Revoked || v.Shape != "d" {
 					t.Errorf("%+v", v)
 				}
 			}
@@ -612,7 +612,7 @@ func TestUncheckable(t *testing.T) {
 		l.Add(c.entries...)
 		tok := newToken(t, Claims{Issuer: "i", Expires: now.Add(time.Hour), Values: c.values})
 		for range 2 { // the second time from what the token remembers
-			v := l.Check(tok, now)
+			v := l.CheckToken(tok, now)
 			if v.Digest = (Digest{}); v != c.want {
 				t.Errorf("%s: %+v, want %+v", name, v, c.want)
 			}
@@ -624,7 +624,7 @@ func TestUncheckable(t *testing.T) {
 		if want.Status != Revoked {
 			want = Verdict{Status: Unknown, Why: Loading}
 		}
-		v := loading.Check(tok, now)
+		v := loading.CheckToken(tok, now)
 		if v.Digest = (Digest{}); v != want {
 			t.Errorf("%s, while loading: %+v, want %+v", name, v, want)
 		}
@@ -653,7 +653,7 @@ func TestNewTokenNeedsIssuerAndExpiry(t *testing.T) {
 		l := fresh()
 		tok := newToken(t, Claims{Issuer: "i", Expires: time.Unix(exp, 0), Values: map[string]any{JTI: "x"}})
 		l.Add(Revocation{Issuer: "i", Selector: One(JTI, "x"), Expires: time.Unix(exp, 0), ExactExpiry: true}.Entry())
-		if v := l.Check(tok, now); v.Status != Revoked || l.Stats().Windows != 1 {
+		if v := l.CheckToken(tok, now); v.Status != Revoked || l.Stats().Windows != 1 {
 			t.Errorf("exp %d: %+v", exp, v)
 		}
 		mustHold(t, l)
@@ -710,12 +710,12 @@ func TestWarmCheckAllocatesNothing(t *testing.T) {
 			if which != "fresh" && want == Clear {
 				want = Unknown
 			}
-			if v := l.Check(c.token, now); v.Status != want { // warms it
+			if v := l.CheckToken(c.token, now); v.Status != want { // warms it
 				t.Errorf("%s, %s: %+v", name, which, v)
 			}
 			remembered := c.token.probes.Load()
 			if n := testing.AllocsPerRun(100, func() {
-				if l.Check(c.token, now).Status != want {
+				if l.CheckToken(c.token, now).Status != want {
 					t.Error("another verdict")
 				}
 			}); n != 0 {
@@ -728,7 +728,7 @@ func TestWarmCheckAllocatesNothing(t *testing.T) {
 		// Without its claims it could not compute them.
 		values := c.token.values
 		c.token.values = nil
-		if v := l.Check(c.token, now); v.Status != c.want {
+		if v := l.CheckToken(c.token, now); v.Status != c.want {
 			t.Errorf("%s, from memory: %+v", name, v)
 		}
 		c.token.values = values

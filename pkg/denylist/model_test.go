@@ -394,7 +394,7 @@ func (m *model) check(t *testing.T, w *world, l *List, population []subject) {
 	now := time.Unix(w.now, 0)
 	l.Advance(now)
 	for _, s := range population {
-		v := l.Check(s.token, now)
+		v := l.CheckToken(s.token, now)
 		want := Clear
 		if m.denies(s) {
 			want = Revoked
@@ -593,7 +593,7 @@ func TestListAgreesWithTheModel(t *testing.T) {
 					}
 					told, want = l.Prune(at), m.prune(at)
 					for i, s := range population {
-						if revoked[i] && survives[i] && l.Check(s.token, at).Status != Revoked {
+						if revoked[i] && survives[i] && l.CheckToken(s.token, at).Status != Revoked {
 							t.Fatalf("step %d, %s: un-revoked too early: %+v", step, did, s.claims)
 						}
 						revoked[i] = revoked[i] && survives[i]
@@ -605,7 +605,7 @@ func TestListAgreesWithTheModel(t *testing.T) {
 				}
 				m.check(t, w, l, population)
 				for i, s := range population {
-					is := l.Check(s.token, time.Unix(w.now, 0)).Status == Revoked
+					is := l.CheckToken(s.token, time.Unix(w.now, 0)).Status == Revoked
 					if revoked[i] && !is {
 						t.Fatalf("step %d, %s: un-revoked: %+v", step, did, s.claims)
 					}
@@ -685,12 +685,12 @@ func (m *bigModel) check(t *testing.T, r *rand.Rand, l *List) {
 			tok := []*Token{
 				asker(at, iat, e.Shape, stranger, e.Digest), asker(at, iat+1, e.Shape, e.Digest), asker(at, iat, e.Shape, stranger), asker(at, iat, "other", e.Digest),
 			}[i]
-			if v := l.Check(tok, now); v.Status != want || want == Revoked && (v.Digest != e.Digest || v.Shape != e.Shape) {
+			if v := l.CheckToken(tok, now); v.Status != want || want == Revoked && (v.Digest != e.Digest || v.Shape != e.Shape) {
 				t.Fatalf("question %d for %+v: %+v", i, full, v)
 			}
 		}
 		if e.Windowed {
-			if v := l.Check(asker(at+600, iat, e.Shape, e.Digest), now); v.Status != Clear {
+			if v := l.CheckToken(asker(at+600, iat, e.Shape, e.Digest), now); v.Status != Clear {
 				t.Fatalf("%+v in the next window: %+v", full, v)
 			}
 			full.Expires += 600

@@ -106,7 +106,7 @@ func TestNoMiss(t *testing.T) {
 				for w := range writers {
 					n := int(told[w].Load())
 					look := func(i int) bool {
-						v := l.Check(nomissToken(w, i), now)
+						v := l.CheckToken(nomissToken(w, i), now)
 						if v.Status != Revoked || v.Digest != numbered(w, i) {
 							t.Errorf("reader %d: writer %d's entry %d of %d: %+v", r, w, i, n, v)
 							return false
@@ -129,7 +129,7 @@ func TestNoMiss(t *testing.T) {
 					}
 					// Nor is anything found that nobody added.
 					for range 4 {
-						if v := l.Check(nomissToken(writers+1, random.Int()%perWriter), now); v.Status != Clear {
+						if v := l.CheckToken(nomissToken(writers+1, random.Int()%perWriter), now); v.Status != Clear {
 							t.Errorf("reader %d: what nobody added: %+v", r, v)
 							return
 						}
@@ -196,7 +196,7 @@ func TestNoMissOfARaisedCutoff(t *testing.T) {
 					if tokens[s] == nil || tokens[s].iat != cutoff {
 						tokens[s] = asker(crowded, cutoff, Sub, numbered(1, s))
 					}
-					if v := l.Check(tokens[s], now); v.Status != Revoked {
+					if v := l.CheckToken(tokens[s], now); v.Status != Revoked {
 						t.Errorf("subject %d, iat %d: %+v", s, cutoff-start, v)
 						return
 					}
@@ -225,11 +225,11 @@ func TestNoMissNorReadOfAnUnfinishedSlot(t *testing.T) {
 			reader.Go(func() {
 				for n := 0; n < len(entries); {
 					if n = int(told.Load()); n > 0 {
-						if v := l.Check(asker(start, start, JTI, entries[n-1].Digest), now); v.Status != Revoked {
+						if v := l.CheckToken(asker(start, start, JTI, entries[n-1].Digest), now); v.Status != Revoked {
 							t.Errorf("entry %d: %+v", n-1, v)
 						}
 					}
-					if v := l.Check(absent, now); v.Status != Clear {
+					if v := l.CheckToken(absent, now); v.Status != Clear {
 						t.Errorf("what nobody added, after %d: %+v", n, v)
 					}
 				}
@@ -273,7 +273,7 @@ func TestNoMissWhileShapesComeAndGo(t *testing.T) {
 		all.Go(func() {
 			for last := false; !last; {
 				last = done.Load()
-				if v := l.Check(tok, now); v.Status != Revoked || v.Shape != SID {
+				if v := l.CheckToken(tok, now); v.Status != Revoked || v.Shape != SID {
 					t.Errorf("%+v", v)
 					return
 				}
@@ -367,7 +367,7 @@ func TestNoMissWhileTheLargerTakesInTheSmaller(t *testing.T) {
 			for !done.Load() {
 				l := current.Load()
 				for i, tok := range tokens {
-					if v := l.Check(tok, now); v.Status != Revoked {
+					if v := l.CheckToken(tok, now); v.Status != Revoked {
 						t.Errorf("entry %d: %+v", i, v)
 						return
 					}

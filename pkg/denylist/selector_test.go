@@ -235,7 +235,7 @@ func checkSelectorJSON(t testing.TB, b []byte) bool {
 	}
 	l := New()
 	l.Add(Entry{Shape: s.Shape(), Digest: s.Digest("i"), Cutoff: NoCutoff, Expires: start})
-	if v := l.Check(token, time.Unix(start, 0)); v.Status != Revoked || v.Shape != s.Shape() {
+	if v := l.CheckToken(token, time.Unix(start, 0)); v.Status != Revoked || v.Shape != s.Shape() {
 		t.Fatalf("%s does not match its own claims: %+v", s, v)
 	}
 	return true
@@ -271,7 +271,7 @@ func checkNewToken(t testing.TB, b []byte) bool {
 				l := New()
 				l.Advance(now)
 				l.Add(Entry{Shape: s.Shape(), Digest: s.Digest("i"), Cutoff: NoCutoff, Expires: start})
-				if v := l.Check(token, now); v.Status != c.want && v.Why != Uncheckable {
+				if v := l.CheckToken(token, now); v.Status != c.want && v.Why != Uncheckable {
 					t.Fatalf("%s: %+v, want %s", s, v, c.want)
 				}
 			}

@@ -287,16 +287,16 @@ func TestExactVerdictsWhereAllShareAHomeAndATag(t *testing.T) {
 		}
 		mustHold(t, l)
 		for i := range in {
-			if v := l.Check(asker(start+600, start, JTI, in[i]), now); v.Status != Revoked || v.Digest != in[i] {
+			if v := l.CheckToken(asker(start+600, start, JTI, in[i]), now); v.Status != Revoked || v.Digest != in[i] {
 				t.Fatalf("window %d: %d: %+v", window, i, v)
 			}
 			before := l.Stats().FalseHits
-			if v := l.Check(asker(start+600, start, JTI, out[i]), now); v.Status != Clear || l.Stats().FalseHits != before+n {
+			if v := l.CheckToken(asker(start+600, start, JTI, out[i]), now); v.Status != Clear || l.Stats().FalseHits != before+n {
 				t.Fatalf("window %d: %d that isn't there: %+v, %+v", window, i, v, l.Stats())
 			}
 		}
 		// All at once, as a token with arrays asks.
-		if v := l.Check(asker(start+600, start, JTI, append(out, in[n/2])...), now); v.Status != Revoked || v.Digest != in[n/2] {
+		if v := l.CheckToken(asker(start+600, start, JTI, append(out, in[n/2])...), now); v.Status != Revoked || v.Digest != in[n/2] {
 			t.Errorf("window %d: %+v", window, v)
 		}
 	}
@@ -399,7 +399,7 @@ func TestNoFalseRejectionOfAnyToken(t *testing.T) {
 		l.Add(byJTI(fmt.Sprint("revoked-", i), i%2 == 0))
 	}
 	for i := range others {
-		if v := l.Check(token(t, JTI, fmt.Sprint("other-", i)), now); v.Status != Clear {
+		if v := l.CheckToken(token(t, JTI, fmt.Sprint("other-", i)), now); v.Status != Clear {
 			t.Fatalf("token %d: %+v", i, v)
 		}
 	}
@@ -453,7 +453,7 @@ func TestNoFalseRejectionCostsMoreUnderAttack(t *testing.T) {
 				l.Add(Entry{Shape: JTI, Digest: d, Cutoff: NoCutoff, Expires: start + 600, Windowed: exact})
 			}
 			for i := range victims {
-				if v := l.Check(asker(start+600, start, JTI, numbered(1, i)), now); v.Status != Clear {
+				if v := l.CheckToken(asker(start+600, start, JTI, numbered(1, i)), now); v.Status != Clear {
 					t.Fatalf("victim %d: %+v", i, v)
 				}
 			}

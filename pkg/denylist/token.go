@@ -22,7 +22,7 @@ type Claims struct {
 	Values map[string]any
 }
 
-// Token is a verified token prepared for [List.Check]: it remembers its digests,
+// Token is a verified token prepared for [List.CheckToken]: it remembers its digests,
 // so that checking it again computes none. Safe for concurrent use.
 type Token struct {
 	issuer string

@@ -20,7 +20,7 @@ type Why uint8
 const (
 	Loading     Why = iota // the list has not been complete yet
 	Stale                  // complete too long ago
-	Uncheckable            // the token's arrays combine to more values than a check may ask
+	Uncheckable            // it has no issuer or expiry, or its arrays combine to more values than a check may ask
 )
 
 func (w Why) String() string { return [...]string{"loading", "stale", "uncheckable"}[w] }

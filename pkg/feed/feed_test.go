@@ -192,7 +192,7 @@ func eventually(t testing.TB, what string, ok func() bool) time.Duration {
 }
 
 func (f *follower) denies(token *denylist.Token) bool {
-	return f.list.Check(token, time.Now()).Status == denylist.Revoked
+	return f.list.CheckToken(token, time.Now()).Status == denylist.Revoked
 }
 
 func (f *follower) fresh() bool {

@@ -82,7 +82,7 @@ func restored(t testing.TB, content []byte, now time.Time) (*Feed, *denylist.Lis
 
 func revoked(list *denylist.List, tokens []*denylist.Token) (n int) {
 	for _, token := range tokens {
-		if list.Check(token, time.Now()).Status == denylist.Revoked {
+		if list.CheckToken(token, time.Now()).Status == denylist.Revoked {
 			n++
 		}
 	}

@@ -20,13 +20,22 @@ type Claims struct {
 	Expires  time.Time
 	IssuedAt time.Time      // zero where the token has no iat
 	Raw      map[string]any // every claim, as JSON decodes it: numbers are float64
+
+	scopes []string
 }
 
 // Scopes returns the token's scopes: scope as a space-separated string (RFC 8693
-// section 4.2), or scope or scp as an array.
+// section 4.2), or scope or scp as an array. Treat them as read-only.
 func (c *Claims) Scopes() []string {
+	if c.scopes == nil {
+		return scopesOf(c.Raw)
+	}
+	return c.scopes
+}
+
+func scopesOf(values map[string]any) []string {
 	for _, name := range [...]string{"scope", "scp"} {
-		switch v := c.Raw[name].(type) {
+		switch v := values[name].(type) {
 		case string:
 			return strings.Fields(v)
 		case []any:
@@ -46,6 +55,7 @@ func claimsOf(v *token.Verified) *Claims {
 	c := &Claims{
 		Issuer: v.Issuer, Subject: v.Text("sub"), ClientID: v.Text("client_id"), ID: v.Text("jti"),
 		KeyID: v.KeyID, Audience: v.Audience, Expires: v.Expires, IssuedAt: v.IssuedAt, Raw: v.Values,
+		scopes: scopesOf(v.Values),
 	}
 	if c.ClientID == "" {
 		c.ClientID = v.Text("azp")
@@ -55,8 +65,8 @@ func claimsOf(v *token.Verified) *Claims {
 
 type contextKey struct{}
 
-// NewContext returns a context that carries claims, for doors other than
-// [Verifier.Middleware].
+// NewContext returns a context that carries claims, for tests of what stands behind a
+// [Verifier]. Doors use [Verifier.Hold].
 func NewContext(ctx context.Context, c *Claims) context.Context {
 	return context.WithValue(ctx, contextKey{}, c)
 }

@@ -6,7 +6,7 @@ import "github.com/revcast/revcast/pkg/denylist"
 type Outcome uint8
 
 const (
-	Refused     Outcome = iota // the request is at fault: 401, or 400 where ambiguous
+	Refused     Outcome = iota // the request is at fault: 401, 403 for its scope, 400 where ambiguous
 	Unavailable                // nobody knows: 503, or 403 where a 5xx would let through
 	Allowed
 )
@@ -38,6 +38,8 @@ const (
 	WrongAudience Reason = "wrong_audience"
 	TooLongLived  Reason = "too_long_lived"
 
+	InsufficientScope Reason = "insufficient_scope" // the token is good, and not for this request
+
 	Loading         Reason = "loading"          // the list has never been complete
 	Stale           Reason = "stale"            // the list was complete too long ago
 	Uncheckable     Reason = "uncheckable"      // the token's arrays are too many to check
@@ -52,6 +54,7 @@ var outcomes = map[Reason]Outcome{
 	TooLarge: Refused, NotCompact: Refused, Malformed: Refused, WrongType: Refused,
 	UnknownIssuer: Refused, BadAlgorithm: Refused, BadSignature: Refused, UnknownKey: Refused,
 	Expired: Refused, NotYetValid: Refused, WrongAudience: Refused, TooLongLived: Refused,
+	InsufficientScope: Refused,
 
 	Loading: Unavailable, Stale: Unavailable, Uncheckable: Unavailable, KeysUnavailable: Unavailable,
 }
@@ -64,6 +67,9 @@ type Decision struct {
 	Issuer  string           // of a token whose signature is right
 	Verdict denylist.Verdict // where the denylist was asked
 	Err     error            // what is wrong with a token, for logs; never for clients
+
+	entry   *entry // where Allowed
+	version uint64 // the list's, before it was asked
 }
 
 func decide(why Reason) Decision {
@@ -71,6 +77,12 @@ func decide(why Reason) Decision {
 		return Decision{Outcome: Allowed, Reason: Clear}
 	}
 	return Decision{Outcome: outcomes[why], Reason: why}
+}
+
+// of says whose token was decided on, once its signature was found right.
+func (d Decision) of(e *entry) Decision {
+	d.Issuer = e.claims.Issuer
+	return d
 }
 
 // judge turns the denylist's verdict on a valid token into a reason.

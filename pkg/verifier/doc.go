@@ -7,8 +7,9 @@
 //	http.ListenAndServe(addr, v.Middleware(api))
 //
 // A handler behind [Verifier.Middleware] finds the token's claims with
-// [FromContext]. Other doors ask [Verifier.Decide] or [Verifier.DecideHeader] and
-// render the [Decision] themselves.
+// [FromContext]. Other doors ask [Verifier.Decide] or [Verifier.DecideRequest],
+// render the [Decision] themselves, and hold what goes on for a while ([Verifier.Hold]).
+// Routes that need more than a good token have a verifier each ([Verifier.Requiring]).
 //
 // Invariants:
 //
@@ -20,6 +21,9 @@
 //   - Fresh or unknown: on a list that is loading nothing is allowed, whatever the
 //     configuration. On a stale one, [Config.OnStale] decides. Revoked is refused
 //     on any list.
+//   - Open requests end: what a new request with the same token would be refused for
+//     ends one that is held, and no other. There is no moment between the decision and
+//     the hold in which a revocation could be missed.
 //   - Says nothing: bad, expired and revoked look alike to a client, and no token
 //     is ever logged.
 //

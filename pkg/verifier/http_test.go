@@ -39,14 +39,37 @@ func TestNoToken(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := http.Header{"Authorization": c.values}
-			if token, why := BearerToken(h); token != c.token || why != c.why {
+			if token, why := BearerToken(h, ""); token != c.token || why != c.why {
 				t.Errorf("got %q, %s", token, why)
 			}
 			r := newRig(t, nil).fresh()
-			if d := r.DecideHeader(t.Context(), h); c.why != "" && d.Reason != c.why || d.Outcome != Refused {
+			if d := r.DecideRequest(t.Context(), h, ""); c.why != "" && d.Reason != c.why || d.Outcome != Refused {
 				t.Errorf("got %+v", d)
 			}
 		})
+	}
+}
+
+// TestTwoPlacesForAToken: a token in the query beside that of the header is ambiguous
+// (RFC 6750 section 2), however its name is spelled.
+func TestTwoPlacesForAToken(t *testing.T) {
+	with, without := http.Header{"Authorization": {"Bearer abc"}}, http.Header{}
+	for query, twice := range map[string]bool{
+		"": false, "a=b&c": false, "x=access_token": false, "access_tokens=x": false, "xaccess_token=x": false, "%zz=1": false, "access_toke%": false,
+		"access_token=x": true, "a=1&access_token=": true, "access_token": true, "ACCESS_Token=x": true, "access%5Ftoken=x": true,
+		"access%5ftoke%6E=x": true, "a;access_token=x": true, "access_token[]=x": true, "access_token[0]=x": true, "access.token=x": true, "access+token=x": true,
+		"access%20token=x": true, "access[token=x": true,
+	} {
+		want := Reason("")
+		if twice {
+			want = Ambiguous
+		}
+		if _, why := BearerToken(with, query); why != want {
+			t.Errorf("%s: %q, want %q", query, why, want)
+		}
+		if token, why := BearerToken(without, query); token != "" || why != Missing {
+			t.Errorf("%s alone: %q %q", query, token, why)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,20 +16,33 @@ import (
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
-// Verifier decides on tokens. Make one with [New].
+// Verifier decides on tokens. Make one with [New], and others that ask more with
+// [Verifier.Requiring].
 type Verifier struct {
-	list    *denylist.List
+	*core
+	need    Requirement
 	onStale StalePolicy
-	log     *slog.Logger
-	now     func() time.Time
-	reader  *token.Reader
-	cache   *cache
-	counts  map[Reason]*atomic.Uint64 // the map itself never changes
-	clear   *atomic.Uint64            // the one of Clear
+}
+
+// core is what a verifier shares with those that were made from it.
+type core struct {
+	list     *denylist.List
+	policy   StalePolicy // where no Requirement has another
+	outlive  bool        // see Config.OutliveExpiry
+	log      *slog.Logger
+	now      func() time.Time
+	reader   *token.Reader
+	cache    *cache
+	requests requests
+	counts   map[Reason]*counts // the map itself never changes
+	clear    *counts            // those of Clear
 
 	stop    context.CancelFunc
 	running sync.WaitGroup
 }
+
+// counts are of one reason.
+type counts struct{ decisions, ended atomic.Uint64 }
 
 // New makes a verifier and starts to fetch the issuers' keys in the background,
 // which goes on until [Verifier.Close]. A mistake in the configuration is an error
@@ -47,20 +61,43 @@ func New(c Config) (*Verifier, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	v := &Verifier{
-		list: c.Denylist, onStale: c.OnStale, log: c.Logger, now: c.Now, reader: reader, cache: cache,
-		counts: make(map[Reason]*atomic.Uint64, len(outcomes)), stop: stop,
-	}
+	v := &Verifier{onStale: c.OnStale, core: &core{
+		list: c.Denylist, policy: c.OnStale, outlive: c.OutliveExpiry, log: c.Logger, now: c.Now, reader: reader, cache: cache,
+		counts: make(map[Reason]*counts, len(outcomes)), stop: stop,
+	}}
 	for why := range outcomes {
-		v.counts[why] = new(atomic.Uint64)
+		v.counts[why] = new(counts)
 	}
 	v.clear = v.counts[Clear]
 	v.running.Go(func() { reader.Run(ctx) })
+	v.running.Go(func() { v.watch(ctx) })
 	return v, nil
 }
 
-// Close stops fetching keys and gives the cache back. A closed verifier still
-// decides, by the keys it has. Closing twice is harmless.
+// Requirement is what some requests need beyond a good token. The zero Requirement
+// asks for nothing.
+type Requirement struct {
+	// Audiences: aud must hold one of them, besides one of the issuer's. Empty: no more.
+	Audiences []string
+	// Scopes must all be among the token's. See [Claims.Scopes].
+	Scopes []string
+	// OnStale takes the place of [Config.OnStale]. nil: that one counts.
+	OnStale *StalePolicy
+}
+
+// Requiring returns a verifier that asks for r, in place of what v may require. It
+// shares everything else with v: list, keys, cache, counts, and its end by
+// [Verifier.Close].
+func (v *Verifier) Requiring(r Requirement) *Verifier {
+	stricter := &Verifier{core: v.core, need: r, onStale: v.policy}
+	if r.OnStale != nil {
+		stricter.onStale = *r.OnStale
+	}
+	return stricter
+}
+
+// Close stops fetching keys and watching open requests, and gives the cache back. A
+// closed verifier still decides, by the keys it has. Closing twice is harmless.
 func (v *Verifier) Close() {
 	v.stop()
 	v.running.Wait()
@@ -75,9 +112,9 @@ func (v *Verifier) Decide(ctx context.Context, rawToken string) Decision {
 	return d
 }
 
-// DecideHeader decides on the bearer token of a request's header.
-func (v *Verifier) DecideHeader(ctx context.Context, h http.Header) Decision {
-	raw, why := BearerToken(h)
+// DecideRequest decides on the bearer token of a request with this header and query.
+func (v *Verifier) DecideRequest(ctx context.Context, h http.Header, rawQuery string) Decision {
+	raw, why := BearerToken(h, rawQuery)
 	if why != "" {
 		d := decide(why)
 		v.record(ctx, &d)
@@ -99,21 +136,50 @@ func (v *Verifier) decide(ctx context.Context, raw string) Decision {
 		}
 	}
 	now := v.now() // not before Read, which may have waited
-	if err := e.verified.ValidAt(now); err != nil {
-		d := refuse(err)
-		d.Issuer = e.claims.Issuer
-		return d
-	}
-	if !cached {
+	d := v.judge(e, now, false)
+	// What is too early today, or for another, may be good at the next look.
+	if !cached && d.Reason != Expired {
 		v.cache.put(e, now)
 	}
-	verdict := v.list.Check(e.checked, now)
-	d := decide(judge(verdict, v.onStale))
-	d.Issuer, d.Verdict = e.claims.Issuer, verdict
+	return d
+}
+
+// judge asks what has to be asked at each request, and again while it is open: whatever
+// no cache may answer.
+func (v *Verifier) judge(e *entry, now time.Time, open bool) Decision {
+	version := v.list.Version() // before the list is asked
+	if err := e.verified.ValidAt(now); err != nil && !(open && v.outlive && errors.Is(err, token.ErrExpired)) {
+		return refuse(err).of(e)
+	}
+	if e.verified.KeyRetired() {
+		return decide(UnknownKey).of(e)
+	}
+	if !v.need.audience(e.claims) {
+		return decide(WrongAudience).of(e)
+	}
+	verdict := v.list.CheckToken(e.checked, now)
+	d := decide(judge(verdict, v.onStale)).of(e)
+	d.Verdict = verdict
 	if d.Outcome == Allowed {
-		d.Claims = e.claims
+		if !v.need.scopes(e.claims) { // last: of a token that is no good this must tell nothing
+			return decide(InsufficientScope).of(e)
+		}
+		d.Claims, d.entry, d.version = e.claims, e, version
 	}
 	return d
+}
+
+func (r *Requirement) audience(c *Claims) bool {
+	return len(r.Audiences) == 0 || slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(r.Audiences, a) })
+}
+
+func (r *Requirement) scopes(c *Claims) bool {
+	for _, scope := range r.Scopes {
+		if !slices.Contains(c.scopes, scope) {
+			return false
+		}
+	}
+	return true
 }
 
 func refuse(err error) Decision {
@@ -129,13 +195,17 @@ func refuse(err error) Decision {
 // record counts a decision, and logs it unless it allows.
 func (v *Verifier) record(ctx context.Context, d *Decision) {
 	if d.Reason == Clear {
-		v.clear.Add(1)
+		v.clear.decisions.Add(1)
 		return
 	}
-	v.counts[d.Reason].Add(1)
-	if d.Outcome == Allowed {
-		return
+	v.counts[d.Reason].decisions.Add(1)
+	if d.Outcome != Allowed {
+		v.complain(ctx, "token not accepted", d)
 	}
+}
+
+// complain logs the one line of a request that is refused or ended.
+func (v *core) complain(ctx context.Context, what string, d *Decision) {
 	level := slog.LevelInfo
 	if d.Outcome == Unavailable {
 		level = slog.LevelWarn
@@ -157,7 +227,7 @@ func (v *Verifier) record(ctx context.Context, d *Decision) {
 	if d.Err != nil {
 		attrs = append(attrs, slog.String("error", d.Err.Error()))
 	}
-	v.log.LogAttrs(ctx, level, "token not accepted", attrs...)
+	v.log.LogAttrs(ctx, level, what, attrs...)
 }
 
 // Ready is nil when good tokens are allowed: the list is loaded, and fresh unless
@@ -169,7 +239,7 @@ func (v *Verifier) Ready() error {
 	switch {
 	case !loaded:
 		missing = append(missing, "the denylist is still loading")
-	case age > v.list.MaxStaleness() && v.onStale != Allow:
+	case age > v.list.MaxStaleness() && v.policy != Allow:
 		missing = append(missing, fmt.Sprintf("the denylist is %s old, and %s is allowed",
 			age.Round(time.Second), v.list.MaxStaleness()))
 	}

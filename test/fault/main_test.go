@@ -108,7 +108,7 @@ type token struct {
 }
 
 func (t token) revokedBy(l *denylist.List) bool {
-	return l.Check(t.checked, time.Now()).Status == denylist.Revoked
+	return l.CheckToken(t.checked, time.Now()).Status == denylist.Revoked
 }
 
 // token issues one to the client web, good for hours. The claims may add to it.

@@ -31,8 +31,10 @@ type Process struct {
 	URL     string // of the authority, or of the sidecar's proxy
 	OpsURL  string // where /readyz and /metrics are: URL, or the sidecar's check listener
 	NATSURL string // of the authority's embedded server; empty for a sidecar
-	Dir     string // data directory and state file, below it
-	Config  string // the configuration file
+	// ExtAuthz is the address of a sidecar's gRPC listener; empty for an authority.
+	ExtAuthz string
+	Dir      string // data directory and state file, below it
+	Config   string // the configuration file
 
 	t    testing.TB
 	args []string

@@ -75,7 +75,7 @@ type SidecarOptions struct {
 	// Authority and Upstream are the URLs of both.
 	Authority, Upstream string
 	Issuers             []Trust
-	// Dir is where the state file goes. Default: a directory of the test's.
+	// Dir is where the state and keys files go. Default: a directory of the test's.
 	Dir string
 	// Edit, where set, changes the configuration, a JSON object, before it is written.
 	Edit func(config map[string]any)
@@ -87,11 +87,12 @@ type SidecarOptions struct {
 func StartSidecar(t testing.TB, o SidecarOptions) *Process {
 	t.Helper()
 	p := newProcess(t, "sidecar", o.Dir)
-	listen, check := FreeAddress(t), FreeAddress(t)
-	p.URL, p.OpsURL = "http://"+listen, "http://"+check
+	listen, check, extAuthz := FreeAddress(t), FreeAddress(t), FreeAddress(t)
+	p.URL, p.OpsURL, p.ExtAuthz = "http://"+listen, "http://"+check, extAuthz
 	p.begin(map[string]any{
-		"listen": listen, "check_listen": check, "authority": o.Authority, "upstream": o.Upstream,
+		"listen": listen, "check_listen": check, "extauthz_listen": extAuthz, "authority": o.Authority, "upstream": o.Upstream,
 		"issuers": issuers(o.Issuers), "state_file": filepath.Join(p.Dir, "sidecar.state"),
+		"keys_file": filepath.Join(p.Dir, "sidecar.keys"),
 	}, o.Edit, o.NoWait)
 	return p
 }

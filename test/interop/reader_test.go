@@ -346,5 +346,5 @@ func judge(t *testing.T, reader *token.Reader, list *denylist.List, raw string) 
 	if err != nil {
 		t.Fatalf("%v: %s", err, raw)
 	}
-	return list.Check(prepared, time.Now()).Status
+	return list.CheckToken(prepared, time.Now()).Status
 }

@@ -23,6 +23,9 @@ type Server struct {
 	Name     string
 	Listener net.Listener
 	Handler  http.Handler
+	// HTTP2 lets clients speak HTTP/2 without TLS, if they know beforehand that they may
+	// (RFC 9113 section 3.3). There is no upgrade to it.
+	HTTP2 bool
 	// Stop, where set, is called before requests are waited for: it ends those that
 	// would never end by themselves.
 	Stop func()
@@ -50,6 +53,11 @@ func Serve(ctx context.Context, logger *slog.Logger, servers ...Server) error {
 			Handler: s.Handler, BaseContext: func(net.Listener) context.Context { return requests },
 			ReadTimeout: readTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 			ErrorLog: slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		}
+		if s.HTTP2 {
+			server.Protocols = new(http.Protocols)
+			server.Protocols.SetHTTP1(true)
+			server.Protocols.SetUnencryptedHTTP2(true)
 		}
 		running.Go(func() {
 			if err := server.Serve(s.Listener); !errors.Is(err, http.ErrServerClosed) {

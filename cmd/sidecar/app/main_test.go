@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -81,7 +82,7 @@ func TestHelpNamesEveryKeyAndFlag(t *testing.T) {
 		}
 	}
 	seen := map[string]bool{}
-	for _, key := range append(config.Keys(Config{}), config.Keys(config.Issuer{})...) {
+	for _, key := range slices.Concat(config.Keys(Config{}), config.Keys(config.Issuer{}), config.Keys(Route{}), config.Keys(Identity{})) {
 		leaf := key[strings.LastIndexByte(key, '.')+1:]
 		if !regexp.MustCompile(`[ {\n]` + leaf + `:`).MatchString(help) {
 			t.Errorf("--help does not show %s", key)
@@ -122,7 +123,7 @@ func TestHelpConfigurationIsStrict(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.Issuers, want.AuthorityKeys = []config.Issuer{config.NewIssuer("", "")}, []string{}
-	want.Issuers[0].Audiences = []string{}
+	want.Issuers[0].Audiences, want.Routes, want.Identity = []string{}, []Route{}, []Identity{}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("--help shows  %+v\ndefaults are %+v", got, want)
 	}
@@ -142,6 +143,9 @@ func TestBusyPorts(t *testing.T) {
 	for want, args := range map[string][]string{
 		"config: listen: " + busy + " is already in use\n":       {"--listen", busy},
 		"config: check_listen: " + busy + " is already in use\n": {"--listen", "127.0.0.1:0", "--check-listen", busy},
+		"config: extauthz_listen: " + busy + " is already in use\n": {
+			"--listen", "127.0.0.1:0", "--check-listen", "127.0.0.1:0", "--extauthz-listen", busy,
+		},
 	} {
 		if code, _, stderr := command(t.Context(), nil, append(base, args...)...); code != 1 || stderr != want {
 			t.Errorf("exit %d: %s want %s", code, stderr, want)

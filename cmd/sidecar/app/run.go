@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/url"
 	"path/filepath"
 	"sync"
@@ -21,8 +22,8 @@ import (
 )
 
 // Addrs are the addresses that a sidecar is at, host:port, with the ports that the
-// system chose.
-type Addrs struct{ Proxy, Check string }
+// system chose. ExtAuthz is "" where it is switched off.
+type Addrs struct{ Proxy, Check, ExtAuthz string }
 
 // Options are what a caller in the same process may want to know or give.
 type Options struct {
@@ -46,16 +47,29 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	proxyListener, err := config.Listen(ctx, "listen", cfg.Listen)
-	if err != nil {
-		return err
+	doors := []struct {
+		key, address string
+		on           sidecar.Listener
+		http2        bool
+		bound        net.Listener
+	}{
+		{key: "listen", address: cfg.Listen, on: sidecar.ProxyListener, http2: true},
+		{key: "check_listen", address: cfg.CheckListen, on: sidecar.CheckListener},
+		{key: "extauthz_listen", address: cfg.ExtAuthzListen, on: sidecar.ExtAuthzListener, http2: true},
 	}
-	defer func() { _ = proxyListener.Close() }()
-	checkListener, err := config.Listen(ctx, "check_listen", cfg.CheckListen)
-	if err != nil {
-		return err
+	bound := map[sidecar.Listener]string{}
+	for i := range doors {
+		d := &doors[i]
+		if d.address == "" {
+			continue
+		}
+		var err error
+		if d.bound, err = config.Listen(ctx, d.key, d.address); err != nil {
+			return err
+		}
+		defer func() { _ = d.bound.Close() }()
+		bound[d.on] = d.bound.Addr().String()
 	}
-	defer func() { _ = checkListener.Close() }()
 	if cfg.StateFile != "" {
 		dir, file := filepath.Split(cfg.StateFile)
 		unlock, err := cli.Lock(filepath.Join(dir, "."+file+".lock"))
@@ -71,8 +85,8 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	}
 	defer p.verifier.Close()
 	defer p.sidecar.Close()
-	addrs := Addrs{Proxy: proxyListener.Addr().String(), Check: checkListener.Addr().String()}
-	o.Logger.Info("sidecar is listening", "proxy", addrs.Proxy, "check", addrs.Check, "upstream", cfg.Upstream)
+	addrs := Addrs{bound[sidecar.ProxyListener], bound[sidecar.CheckListener], bound[sidecar.ExtAuthzListener]}
+	o.Logger.Info("sidecar is listening", "proxy", addrs.Proxy, "check", addrs.Check, "extauthz", addrs.ExtAuthz, "upstream", cfg.Upstream)
 	if o.Listening != nil {
 		o.Listening(addrs)
 	}
@@ -82,10 +96,13 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 	var running sync.WaitGroup
 	running.Go(func() { _ = p.feed.Run(following) }) // returns the reason for its end: stop
 	running.Go(func() { p.watch(following, addrs, o) })
-	err = cli.Serve(ctx, o.Logger,
-		cli.Server{Name: "listen", Listener: proxyListener, Handler: p.sidecar.Handler(sidecar.ProxyListener)},
-		cli.Server{Name: "check_listen", Listener: checkListener, Handler: p.sidecar.Handler(sidecar.CheckListener)},
-	)
+	var servers []cli.Server
+	for _, d := range doors {
+		if d.bound != nil {
+			servers = append(servers, cli.Server{Name: d.key, Listener: d.bound, Handler: p.sidecar.Handler(d.on), HTTP2: d.http2})
+		}
+	}
+	err = cli.Serve(ctx, o.Logger, servers...)
 	stop()
 	running.Wait()
 	o.Logger.Info("sidecar has ended")
@@ -113,18 +130,19 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 		return nil, config.Errorf("upstream", "%v", err)
 	}
 	var issuers []verifier.Issuer
-	for _, i := range cfg.Issuers {
+	for n, i := range cfg.Issuers {
+		secret, err := i.Secret(fmt.Sprintf("issuers[%d]", n))
+		if err != nil {
+			return nil, err
+		}
 		issuers = append(issuers, verifier.Issuer{
-			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Algorithms: i.Algorithms, Audiences: i.Audiences,
+			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Secret: secret, Algorithms: i.Algorithms, Audiences: i.Audiences,
 			MaxLifetime: i.MaxTokenLifetime, Leeway: i.Leeway,
 		})
 	}
-	policy := verifier.Deny
-	if cfg.Freshness.OnStale == "allow" {
-		policy = verifier.Allow
-	}
 	if p.verifier, err = verifier.New(verifier.Config{
-		Denylist: p.list, Issuers: issuers, OnStale: policy, CacheSize: cfg.CacheSize, Logger: logger,
+		Denylist: p.list, Issuers: issuers, OnStale: policy(cfg.Freshness.OnStale), OutliveExpiry: cfg.OutliveExpiry,
+		CacheSize: cfg.CacheSize, KeysFile: cfg.KeysFile, Logger: logger,
 	}); err != nil {
 		return nil, config.Errorf("", "%v", err)
 	}
@@ -134,12 +152,13 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 		cli.ListCollector{List: p.list}, &sidecar.Collector{List: p.list, Verifier: p.verifier}, feedCollector{p.feed.Status},
 	)
 	if p.sidecar, err = sidecar.New(sidecar.Config{
-		Decider: p.verifier, Upstream: upstream, UpstreamTimeout: cfg.UpstreamTimeout,
-		Ready: p.ready, Gatherer: registry, Logger: logger,
+		Decider: p.verifier, Routes: cfg.routes(p.verifier), Identity: cfg.identity(), Preflights: cfg.CORSPreflight,
+		Upstream: upstream, UpstreamTimeout: cfg.UpstreamTimeout, Ready: p.ready, Gatherer: registry, Logger: logger,
 	}); err != nil {
 		p.verifier.Close()
 		return nil, err
 	}
+	registry.MustRegister(p.sidecar)
 	return p, nil
 }
 

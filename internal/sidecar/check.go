@@ -1,0 +1,82 @@
+package sidecar
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/revcast/revcast/pkg/verifier"
+)
+
+const checkPath = "/check"
+
+// check is the door for other proxies (nginx auth_request, Caddy forward_auth, Traefik
+// ForwardAuth, HAProxy, Envoy's ext_authz over HTTP). 200 lets the request through, with
+// the identity headers to pass on; anything else refuses it. Where nobody knows it is
+// 403: some take a 5xx for a check that failed, and let through.
+func (s *Sidecar) check() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a, ok := s.decideForwarded(r)
+		s.count(CheckDoor, &a)
+		switch {
+		case !ok:
+			writeError(w, http.StatusBadRequest, "invalid_request", "what the check is about is said in more than one way")
+		case a.passes():
+			h := w.Header()
+			h["Cache-Control"] = []string{"no-store"}
+			if a.Claims != nil {
+				s.identities.set(h, a.Claims)
+			}
+			w.WriteHeader(http.StatusOK)
+		default:
+			refusal := a.refusal()
+			if a.Outcome == verifier.Unavailable {
+				refusal.Status = http.StatusForbidden
+			}
+			refusal.Write(w)
+		}
+	})
+}
+
+// decideForwarded decides on the request that a check is about, or returns false where
+// its headers disagree about which that is.
+func (s *Sidecar) decideForwarded(r *http.Request) (answer, bool) {
+	below, inside := strings.CutPrefix(r.URL.EscapedPath(), checkPath)
+	said := ""
+	if below != "" { // Envoy puts the path behind that of the check
+		if said = below; r.URL.RawQuery != "" {
+			said += "?" + r.URL.RawQuery
+		}
+	}
+	target, ok := agreed(r.Header, said, "X-Forwarded-Uri", "X-Original-Uri")
+	method, sure := agreed(r.Header, "", "X-Forwarded-Method", "X-Original-Method")
+	if !inside || !ok || !sure {
+		return s.gate.own(r.Context(), badPath, false), false
+	}
+	if method == "" {
+		method = r.Method
+	}
+	about := asked{method: method, header: r.Header}
+	if target != "" {
+		if about.path, about.rawQuery, ok = splitTarget(target); !ok {
+			return s.gate.own(r.Context(), badPath, false), false
+		}
+	} else {
+		about.rawQuery = r.URL.RawQuery
+	}
+	return s.gate.decide(r.Context(), about), true
+}
+
+// agreed returns what the headers say, and whether all that are there say the same.
+func agreed(h http.Header, said string, names ...string) (string, bool) {
+	for _, name := range names {
+		for _, v := range h[name] {
+			if said == "" {
+				said = v
+			}
+			if v != said || v == "" {
+				return "", false
+			}
+		}
+	}
+	return said, true
+}

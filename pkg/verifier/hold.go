@@ -1,0 +1,231 @@
+package verifier
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// watchEvery is how soon an open request ends for what no change of the list tells:
+	// time that passes, and keys that are withdrawn.
+	watchEvery = 250 * time.Millisecond
+	// longestPause bounds how long changes wait while looks at the open requests are kept
+	// to a tenth of one processor.
+	longestPause = 400 * time.Millisecond
+)
+
+// Ended is why a request's context was ended, as its cause ([context.Cause]): the
+// decision that its token would get now.
+type Ended struct{ Decision }
+
+func (e *Ended) Error() string {
+	return "the access token is not accepted any more: " + string(e.Reason)
+}
+
+// EndedBy returns why [Verifier.Hold] ended a context or one derived from it; nil where
+// it did not.
+func EndedBy(ctx context.Context) *Ended {
+	ended, _ := errors.AsType[*Ended](context.Cause(ctx))
+	return ended
+}
+
+// Hold returns a context for as long as an allowed request takes. It carries the claims
+// ([FromContext]), and is cancelled, with an [*Ended] as cause, as soon as the token is
+// not accepted any more: because it was revoked, has expired (but see
+// [Config.OutliveExpiry]), or the list has become stale under [Deny]. Revocations end it
+// in the moment in which they are added to the list, as a rule, and anything else within
+// half a second.
+//
+// release is to be called when the request is over. A decision that does not allow
+// gives a context that has ended.
+func (v *Verifier) Hold(ctx context.Context, d Decision) (held context.Context, release func()) {
+	h := v.hold(ctx, d, nil)
+	return h, h.release
+}
+
+// holding is the context of an open request.
+type holding struct {
+	context.Context
+	cancel context.CancelCauseFunc
+	v      *Verifier
+	entry  *entry
+	w      http.ResponseWriter // whose connection is cut at the end; nil: none
+
+	shard          *shard
+	previous, next *holding // guarded by shard.mu
+	held           bool     // guarded by shard.mu: it is in the shard's list
+}
+
+// Value gives the claims without another context around this one.
+func (h *holding) Value(key any) any {
+	if key == any(contextKey{}) {
+		if h.entry == nil {
+			return nil
+		}
+		return h.entry.claims
+	}
+	return h.Context.Value(key)
+}
+
+func (v *Verifier) hold(ctx context.Context, d Decision, w http.ResponseWriter) *holding {
+	h := &holding{v: v, entry: d.entry, w: w}
+	h.Context, h.cancel = context.WithCancelCause(ctx)
+	if d.Outcome != Allowed || d.entry == nil {
+		h.cancel(&Ended{d})
+		return h
+	}
+	v.requests.add(h)
+	// A revocation since the decision may have been told before the request was there to
+	// be found.
+	if v.list.Version() != d.version {
+		h.shard.mu.Lock()
+		ended := h.look(v.now())
+		h.shard.mu.Unlock()
+		h.report(ended)
+	}
+	return h
+}
+
+// release ends the watch. The context ends, too: nothing of the request may go on.
+func (h *holding) release() {
+	if h.shard != nil {
+		h.shard.mu.Lock()
+		h.shard.remove(h)
+		h.shard.mu.Unlock()
+	}
+	h.cancel(nil)
+}
+
+// look asks for the decision again, ends the request where it is another now, and
+// returns why; else nil. The shard is locked, so that a request that is over is never
+// touched: its connection may serve the next one.
+func (h *holding) look(now time.Time) *Ended {
+	d := h.v.judge(h.entry, now, true)
+	if d.Outcome == Allowed || !h.held {
+		return nil
+	}
+	h.shard.remove(h)
+	ended := &Ended{d}
+	h.cancel(ended)
+	if h.w != nil {
+		// Reads and writes fail from now on. Not every writer has deadlines.
+		control := http.NewResponseController(h.w)
+		_ = control.SetReadDeadline(time.Unix(1, 0))
+		_ = control.SetWriteDeadline(time.Unix(1, 0))
+	}
+	return ended
+}
+
+// report counts and logs what look has ended, when the shard is free again.
+func (h *holding) report(e *Ended) {
+	if e != nil {
+		h.v.counts[e.Reason].ended.Add(1)
+		h.v.complain(h, "open request ended", &e.Decision)
+	}
+}
+
+// requests are the open ones. They are in shards, so that their starts and ends don't
+// wait for each other.
+type requests struct{ shards [64]shard }
+
+type shard struct {
+	mu    sync.Mutex
+	first *holding
+	n     int
+	_     [40]byte // a cache line each
+}
+
+func (r *requests) add(h *holding) {
+	s := &r.shards[rand.Uint32()%uint32(len(r.shards))]
+	h.shard = s
+	s.mu.Lock()
+	if h.next = s.first; h.next != nil {
+		h.next.previous = h
+	}
+	s.first, h.held = h, true
+	s.n++
+	s.mu.Unlock()
+}
+
+func (s *shard) remove(h *holding) {
+	if !h.held {
+		return
+	}
+	if h.previous != nil {
+		h.previous.next = h.next
+	} else {
+		s.first = h.next
+	}
+	if h.next != nil {
+		h.next.previous = h.previous
+	}
+	h.previous, h.next, h.held = nil, nil, false
+	s.n--
+}
+
+func (r *requests) len() (n int) {
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		n += s.n
+		s.mu.Unlock()
+	}
+	return n
+}
+
+// look asks again for each open request.
+func (r *requests) look(now time.Time) {
+	type end struct {
+		of *holding
+		by *Ended
+	}
+	var ends []end
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		for h := s.first; h != nil; {
+			next := h.next
+			if by := h.look(now); by != nil {
+				ends = append(ends, end{h, by})
+			}
+			h = next
+		}
+		s.mu.Unlock()
+		for _, e := range ends {
+			e.of.report(e.by)
+		}
+		ends = ends[:0]
+	}
+}
+
+// watch looks at the open requests whenever the list changes, and now and then, until
+// ctx ends.
+func (v *core) watch(ctx context.Context) {
+	changed := make(chan struct{}, 1)
+	defer v.list.Notify(changed)()
+	ticker := time.NewTicker(watchEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-ticker.C:
+		}
+		began := time.Now()
+		v.requests.look(v.now())
+		took := time.Since(began)
+		if took < 100*time.Microsecond {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(min(9*took, longestPause)):
+		}
+	}
+}
