@@ -56,7 +56,7 @@ type direct struct {
 // upstreamConn is used by one goroutine at a time, but for Close.
 type upstreamConn struct {
 	net.Conn
-	raw     syscall.RawConn
+	raw     syscall.RawConn // nil: none of the system's, and used once
 	host    string
 	out     *bufio.Writer
 	in      *bufio.Reader
@@ -282,7 +282,7 @@ func (b *answerBody) Close() error {
 func (b *answerBody) finish(whole bool) error {
 	b.from = nil
 	mine := b.stop()
-	if mine && whole && b.keep && b.c.in.Buffered() == 0 {
+	if mine && whole && b.keep && b.c.raw != nil && b.c.in.Buffered() == 0 {
 		b.d.put(b.c)
 		return nil
 	}
@@ -318,13 +318,11 @@ func (d *direct) get(r *http.Request) (*upstreamConn, error) {
 		return nil, err
 	}
 	c := &upstreamConn{Conn: conn, host: host}
-	system, ok := conn.(syscall.Conn)
-	if ok {
-		c.raw, err = system.SyscallConn()
-	}
-	if !ok || err != nil {
-		_ = conn.Close()
-		return nil, errors.Join(errors.New("the connection is none of the system's"), err)
+	if system, ok := conn.(syscall.Conn); ok {
+		if c.raw, err = system.SyscallConn(); err != nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("reach into the connection: %w", err)
+		}
 	}
 	c.in, c.out = bufio.NewReader(c), bufio.NewWriter(c)
 	return c, nil
