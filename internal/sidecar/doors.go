@@ -95,6 +95,7 @@ type Sidecar struct {
 	gate       gate
 	identities identities
 	transport  *http.Transport
+	engine     http.RoundTripper
 	upstream   *url.URL // that the transport is asked by
 	asked      counts
 }
@@ -146,6 +147,7 @@ func New(c Config) (*Sidecar, error) {
 		return nil, err
 	}
 	s.transport, s.upstream = newTransport(c.Upstream, c.UpstreamTimeout)
+	s.engine = newEngine(s.transport, c.UpstreamTimeout)
 	return s, nil
 }
 
@@ -202,7 +204,7 @@ func getOnly(h http.Handler) http.Handler {
 }
 
 // Close gives back idle connections to the upstream.
-func (s *Sidecar) Close() { s.transport.CloseIdleConnections() }
+func (s *Sidecar) Close() { s.engine.(interface{ CloseIdleConnections() }).CloseIdleConnections() }
 
 // health is what the authority answers at these paths, too.
 type health struct {

@@ -107,7 +107,7 @@ var asking = map[string]func(*testing.T, *guarded, *http.Request) said{
 		upstream := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { told = r.Header.Get("X-Auth-Sub") }))
 		defer upstream.Close()
 		g.upstream.Host = strings.TrimPrefix(upstream.URL, "http://")
-		defer g.transport.CloseIdleConnections()
+		defer g.Close()
 		w := httptest.NewRecorder()
 		g.Handler(ProxyListener).ServeHTTP(w, r)
 		s := recorded(w)
@@ -515,5 +515,5 @@ func TestFormsHoldNoToken(t *testing.T) {
 			t.Errorf("%s: %d %s", contentType, w.Code, w.Body)
 		}
 	}
-	g.transport.CloseIdleConnections()
+	g.Close()
 }

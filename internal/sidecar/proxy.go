@@ -21,7 +21,7 @@ func (s *Sidecar) proxy() http.Handler {
 	upstream := &httputil.ReverseProxy{
 		Rewrite:        s.rewrite,
 		ModifyResponse: modifyResponse,
-		Transport:      s.transport,
+		Transport:      s.engine,
 		BufferPool:     newBuffers(),
 		ErrorLog:       slog.NewLogLogger(s.Logger.Handler(), slog.LevelWarn),
 		ErrorHandler:   s.upstreamFailed,
@@ -100,6 +100,21 @@ func withPath(u *url.URL, escaped string) *url.URL {
 		c.Path, c.RawPath = path, escaped
 	}
 	return &c
+}
+
+// newEngine returns what sends requests over a transport's connections, or over some like
+// them.
+func newEngine(t *http.Transport, headerTimeout time.Duration) http.RoundTripper {
+	if t.Protocols != nil { // it speaks HTTP/2 alone
+		return t
+	}
+	return &direct{
+		next: t,
+		dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return t.DialContext(ctx, network, address)
+		},
+		headerTimeout: headerTimeout, idleTimeout: t.IdleConnTimeout, maxIdle: t.MaxIdleConnsPerHost,
+	}
 }
 
 // newTransport returns the transport to an upstream, and the URL that it is asked by.
