@@ -218,7 +218,7 @@ func (r *Reader) ReadAs(ctx context.Context, kind Kind, raw string) (*Verified, 
 		Issuer: c.issuer, Type: h.typ, KeyID: k.id, Alg: h.alg, Audience: c.audience,
 		Expires: c.expires, IssuedAt: c.issued, NotBefore: c.notBefore,
 		Values: c.values, Fingerprint: denylist.FingerprintOf(parts.SigningInput),
-		config: &i.Issuer, key: k,
+		config: &i.Issuer, key: k, meant: i.meantFor(c.audience),
 	}, nil
 }
 

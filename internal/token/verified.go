@@ -29,6 +29,7 @@ type Verified struct {
 
 	config *Issuer
 	key    *key
+	meant  bool // for one of the issuer's configured audiences, or for anyone
 }
 
 // RefreshType is the typ by which refresh tokens call themselves, where they do.
@@ -99,10 +100,15 @@ func (v *Verified) ValidAt(now time.Time) error {
 	if v.Expires.Sub(from) > c.MaxLifetime+c.Leeway {
 		return ErrLifetime
 	}
-	if len(c.Audiences) > 0 && !slices.ContainsFunc(v.Audience, func(a string) bool { return slices.Contains(c.Audiences, a) }) {
+	if !v.meant {
 		return ErrAudience
 	}
 	return nil
+}
+
+// meantFor reports whether tokens for these audiences are for one of the issuer's.
+func (i *Issuer) meantFor(audience []string) bool {
+	return len(i.Audiences) == 0 || slices.ContainsFunc(audience, func(a string) bool { return slices.Contains(i.Audiences, a) })
 }
 
 // IsPlain reports whether what is sent to a URL can be read on the way to another

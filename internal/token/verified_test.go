@@ -40,6 +40,7 @@ func TestValidAt(t *testing.T) {
 		{"no audience", Verified{config: &pinned, Expires: at(time.Hour)}, ErrAudience},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			c.v.meant = c.v.config.meantFor(c.v.Audience)
 			if err := c.v.ValidAt(now); !errors.Is(err, c.want) {
 				t.Errorf("got %v, want %v", err, c.want)
 			}

@@ -1,26 +1,27 @@
 package verifier
 
 import (
-	"fmt"
 	"hash/maphash"
-	"math"
-	"runtime"
+	"math/bits"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/dgraph-io/ristretto/v2"
 	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
 // entry says that a token's signature is valid. Whether the token is allowed is
-// not in it. Immutable.
+// not in it. Immutable, but for used.
 type entry struct {
 	raw      string
 	verified *token.Verified
 	checked  *denylist.Token
 	claims   *Claims
+	until    time.Time // when the token has expired
+	used     atomic.Bool
 }
 
 func newEntry(raw string, v *token.Verified) (*entry, error) {
@@ -29,93 +30,138 @@ func newEntry(raw string, v *token.Verified) (*entry, error) {
 		return nil, err
 	}
 	// A header's string may share its memory with the whole request.
-	return &entry{raw: strings.Clone(raw), verified: v, checked: t, claims: claimsOf(v)}, nil
+	return &entry{raw: strings.Clone(raw), verified: v, checked: t, claims: claimsOf(v), until: v.Expires.Add(v.Leeway())}, nil
 }
 
-// cache remembers entries by token. It may lose any of them at any time.
+// cache remembers entries by token. It may lose any of them at any time. A token has
+// its place in one of a few ways of a set, which is one line of the processor's cache;
+// reading takes no lock. Where a set is full, or the whole cache, an entry goes that was
+// not asked for since it was last looked at.
 type cache struct {
-	gate         gate // ristretto must not be used while it closes
-	tokens       *ristretto.Cache[string, *entry]
+	seed         maphash.Seed
+	sets         []set // a power of two
 	hits, misses atomic.Uint64
+
+	mu   sync.Mutex // of writers
+	size int64      // the most that entries may cost together
+	held int64
+	next int // the set from which on forget goes on
 }
 
-func newCache(size int) (*cache, error) {
-	seed := maphash.MakeSeed()
-	tokens, err := ristretto.NewCache(&ristretto.Config[string, *entry]{
-		NumCounters: 10 * int64(size), MaxCost: int64(size), BufferItems: 64, IgnoreInternalCost: true,
-		// One keyed hash is enough, and of the signature's end, which differs between
-		// valid tokens: get compares the whole token.
-		KeyToHash: func(raw string) (uint64, uint64) { return maphash.String(seed, raw[max(0, len(raw)-64):]), 0 },
-	})
-	if err != nil {
-		return nil, fmt.Errorf("couldn't make the signature cache: %w", err)
-	}
-	return &cache{tokens: tokens}, nil
+const ways = 5
+
+type set struct {
+	tags    [ways]atomic.Uint32 // of the entries' hashes; 0: none
+	_       uint32
+	entries [ways]atomic.Pointer[entry]
+}
+
+func newCache(size int) *cache {
+	// A quarter more room than entries, so that few sets are full before the cache is.
+	return &cache{seed: maphash.MakeSeed(), size: int64(size), sets: make([]set, 1<<bits.Len(uint(max(0, size/4-1))))}
+}
+
+// place returns the set of a token, and its tag in it. The hash is of the signature's
+// end, which differs between valid tokens: get compares the whole token.
+func (c *cache) place(raw string) (*set, uint32) {
+	h := maphash.String(c.seed, raw[max(0, len(raw)-64):])
+	return &c.sets[h&uint64(len(c.sets)-1)], uint32(h>>32) | 1
 }
 
 // get returns the entry of exactly this token, if the key that signed it is still
 // the issuer's.
 func (c *cache) get(raw string) *entry {
-	var e *entry
-	if c.gate.enter() {
-		e, _ = c.tokens.Get(raw)
-		c.gate.leave()
+	s, tag := c.place(raw)
+	for i := range s.tags {
+		if s.tags[i].Load() != tag {
+			continue
+		}
+		if e := s.entries[i].Load(); e != nil && e.raw == raw && !e.verified.KeyRetired() {
+			if !e.used.Load() { // or all who ask would write
+				e.used.Store(true)
+			}
+			c.hits.Add(1)
+			return e
+		}
 	}
-	if e == nil || e.raw != raw || e.verified.KeyRetired() {
-		c.misses.Add(1)
-		return nil
-	}
-	c.hits.Add(1)
-	return e
+	c.misses.Add(1)
+	return nil
 }
 
-// put keeps an entry until its token has expired, if there is room.
+// put keeps an entry until its token has expired, if nothing else has more right to the
+// room.
 func (c *cache) put(e *entry, now time.Time) {
-	left := e.verified.Expires.Add(e.verified.Leeway()).Sub(now)
-	if left > 0 && c.gate.enter() {
-		c.tokens.SetWithTTL(e.raw, e, cost(e.raw), left)
-		c.gate.leave()
+	if !now.Before(e.until) {
+		return
+	}
+	s, tag := c.place(e.raw)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	way := s.way(e.raw, now)
+	c.drop(s, way)
+	for tries := 0; c.held+cost(e.raw) > c.size; tries++ {
+		if tries == 64 {
+			return
+		}
+		c.evict()
+	}
+	c.held += cost(e.raw)
+	// Whoever reads between the two compares the whole token.
+	s.entries[way].Store(e)
+	s.tags[way].Store(tag)
+}
+
+// way returns the way of a set that a token may have: its own, a free one, or that of
+// an entry which has done its time.
+func (s *set) way(raw string, now time.Time) int {
+	free := -1
+	for i := range s.entries {
+		switch e := s.entries[i].Load(); {
+		case e != nil && e.raw == raw:
+			return i
+		case e == nil || !now.Before(e.until) || e.verified.KeyRetired():
+			free = i
+		}
+	}
+	for i := rand.IntN(ways); free < 0; i = (i + 1) % ways {
+		if !s.entries[i].Load().used.CompareAndSwap(true, false) {
+			free = i
+		}
+	}
+	return free
+}
+
+func (c *cache) drop(s *set, way int) {
+	if e := s.entries[way].Load(); e != nil {
+		s.tags[way].Store(0)
+		s.entries[way].Store(nil)
+		c.held -= cost(e.raw)
+	}
+}
+
+// evict drops an entry from somewhere, if it finds one that may go.
+func (c *cache) evict() {
+	s, way := &c.sets[rand.IntN(len(c.sets))], rand.IntN(ways)
+	if e := s.entries[way].Load(); e != nil && !e.used.CompareAndSwap(true, false) {
+		c.drop(s, way)
+	}
+}
+
+// forget drops what has expired, from a part of the sets: all have had their turn after
+// 256 calls.
+func (c *cache) forget(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for range len(c.sets)/256 + 1 {
+		s := &c.sets[c.next]
+		for way := range s.entries {
+			if e := s.entries[way].Load(); e != nil && !now.Before(e.until) {
+				c.drop(s, way)
+			}
+		}
+		c.next = (c.next + 1) % len(c.sets)
 	}
 }
 
 // cost counts a token in KiB, rounded up.
 func cost(raw string) int64 { return int64(len(raw)+1023) / 1024 }
-
-func (c *cache) close() {
-	if c.gate.close() {
-		c.tokens.Close()
-	}
-}
-
-// gate lets calls in until it is closed. Those inside never wait, so closing waits
-// for nanoseconds.
-type gate struct{ inside atomic.Int64 }
-
-const closed = math.MinInt64 / 2
-
-func (g *gate) enter() bool {
-	if g.inside.Add(1) > 0 {
-		return true
-	}
-	g.inside.Add(-1)
-	return false
-}
-
-func (g *gate) leave() { g.inside.Add(-1) }
-
-// close returns once nobody is inside, and whether it was this call that closed.
-func (g *gate) close() bool {
-	for {
-		n := g.inside.Load()
-		if n < 0 {
-			return false
-		}
-		if g.inside.CompareAndSwap(n, n+closed) {
-			break
-		}
-	}
-	for g.inside.Load() != closed {
-		runtime.Gosched()
-	}
-	return true
-}

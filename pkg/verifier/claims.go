@@ -37,7 +37,7 @@ func scopesOf(values map[string]any) []string {
 	for _, name := range [...]string{"scope", "scp"} {
 		switch v := values[name].(type) {
 		case string:
-			return strings.Fields(v)
+			return strings.FieldsFunc(v, func(r rune) bool { return r == ' ' })
 		case []any:
 			var scopes []string
 			for _, e := range v {

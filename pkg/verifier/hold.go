@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -47,20 +48,66 @@ func (v *Verifier) Hold(ctx context.Context, d Decision) (held context.Context, 
 	return h, h.release
 }
 
-// holding is the context of an open request.
+// holding is the context of an open request. What can be cancelled is made when somebody
+// asks for it: most handlers never do.
 type holding struct {
-	context.Context
-	cancel context.CancelCauseFunc
-	v      *Verifier
-	entry  *entry
-	w      http.ResponseWriter // whose connection is cut at the end; nil: none
+	context.Context // the request's own
+	mu              sync.Mutex
+	cancellable     atomic.Pointer[cancellable] // nil as long as nobody asked
+	over            bool                        // guarded by mu: released
+
+	v     *Verifier
+	entry *entry
+	w     http.ResponseWriter // whose connection is cut at the end; nil: none
 
 	shard          *shard
 	previous, next *holding // guarded by shard.mu
 	held           bool     // guarded by shard.mu: it is in the shard's list
 }
 
-// Value gives the claims without another context around this one.
+// cancellable is a context that may be cancelled.
+type cancellable struct {
+	context.Context
+	cancel context.CancelCauseFunc
+}
+
+// ending returns the context that ends when the request is to.
+func (h *holding) ending() *cancellable {
+	if c := h.cancellable.Load(); c != nil {
+		return c
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.cancellable.Load()
+	if c == nil {
+		c = &cancellable{}
+		c.Context, c.cancel = context.WithCancelCause(h.Context)
+		if h.over {
+			c.cancel(nil)
+		}
+		h.cancellable.Store(c)
+	}
+	return c
+}
+
+// Done implements [context.Context].
+func (h *holding) Done() <-chan struct{} { return h.ending().Done() }
+
+// Err implements [context.Context].
+func (h *holding) Err() error {
+	if c := h.cancellable.Load(); c != nil {
+		return c.Err()
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over {
+		return context.Canceled
+	}
+	return h.Context.Err()
+}
+
+// Value implements [context.Context]. What package context looks for in here, to be
+// cancelled along with it, is found once Done has been called, which it does first.
 func (h *holding) Value(key any) any {
 	if key == any(contextKey{}) {
 		if h.entry == nil {
@@ -68,14 +115,16 @@ func (h *holding) Value(key any) any {
 		}
 		return h.entry.claims
 	}
+	if c := h.cancellable.Load(); c != nil {
+		return c.Value(key)
+	}
 	return h.Context.Value(key)
 }
 
 func (v *Verifier) hold(ctx context.Context, d Decision, w http.ResponseWriter) *holding {
-	h := &holding{v: v, entry: d.entry, w: w}
-	h.Context, h.cancel = context.WithCancelCause(ctx)
+	h := &holding{Context: ctx, v: v, entry: d.entry, w: w}
 	if d.Outcome != Allowed || d.entry == nil {
-		h.cancel(&Ended{d})
+		h.ending().cancel(&Ended{d})
 		return h
 	}
 	v.requests.add(h)
@@ -97,7 +146,13 @@ func (h *holding) release() {
 		h.shard.remove(h)
 		h.shard.mu.Unlock()
 	}
-	h.cancel(nil)
+	h.mu.Lock()
+	h.over = true
+	c := h.cancellable.Load()
+	h.mu.Unlock()
+	if c != nil {
+		c.cancel(nil)
+	}
 }
 
 // look asks for the decision again, ends the request where it is another now, and
@@ -110,7 +165,7 @@ func (h *holding) look(now time.Time) *Ended {
 	}
 	h.shard.remove(h)
 	ended := &Ended{d}
-	h.cancel(ended)
+	h.ending().cancel(ended)
 	if h.w != nil {
 		// Reads and writes fail from now on. Not every writer has deadlines.
 		control := http.NewResponseController(h.w)
@@ -203,7 +258,7 @@ func (r *requests) look(now time.Time) {
 }
 
 // watch looks at the open requests whenever the list changes, and now and then, until
-// ctx ends.
+// ctx ends. Now and then it has the cache forget, too.
 func (v *core) watch(ctx context.Context) {
 	changed := make(chan struct{}, 1)
 	defer v.list.Notify(changed)()
@@ -215,6 +270,7 @@ func (v *core) watch(ctx context.Context) {
 			return
 		case <-changed:
 		case <-ticker.C:
+			v.cache.forget(v.now())
 		}
 		began := time.Now()
 		v.requests.look(v.now())

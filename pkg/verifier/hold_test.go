@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -445,5 +446,45 @@ func BenchmarkOpenRequests(b *testing.B) {
 			b.ReportMetric(float64(bytes)/float64(b.N)/float64(open), "B/request")
 			b.ReportMetric(float64(took[1].Microseconds())/float64(b.N)/20, "us/batch")
 		})
+	}
+}
+
+// TestHeldContextIsAnyOther: what can be cancelled is made late, and nobody notices.
+func TestHeldContextIsAnyOther(t *testing.T) {
+	r := newRig(t, nil).fresh()
+	d := r.want(t, es256().Token(claims(nil)), Clear)
+	type mine struct{}
+	parent, cancel := context.WithCancelCause(context.WithValue(t.Context(), mine{}, "value"))
+	gone := errors.New("the client is gone")
+
+	asked, release := r.Hold(parent, d)
+	defer release()
+	late, releaseLate := r.Hold(parent, d)
+	defer releaseLate()
+	over, releaseOver := r.Hold(parent, d)
+	releaseOver()
+
+	before := runtime.NumGoroutine()
+	child, cancelChild := context.WithCancel(asked)
+	defer cancelChild()
+	called := make(chan struct{})
+	defer context.AfterFunc(asked, func() { close(called) })()
+	if n := runtime.NumGoroutine(); n != before {
+		t.Errorf("%d goroutines more", n-before)
+	}
+	if asked.Value(mine{}) != "value" || late.Value(mine{}) != "value" || asked.Err() != nil || late.Err() != nil {
+		t.Error("values or errors differ")
+	}
+	if !errors.Is(over.Err(), context.Canceled) || EndedBy(over) != nil {
+		t.Error("a request that is over goes on")
+	}
+	<-over.Done()
+	cancel(gone)
+	<-child.Done()
+	<-called
+	for _, ctx := range []context.Context{asked, child, late} {
+		if !errors.Is(ctx.Err(), context.Canceled) || context.Cause(ctx) != gone || EndedBy(ctx) != nil {
+			t.Errorf("%v, because of %v", ctx.Err(), context.Cause(ctx))
+		}
 	}
 }

@@ -56,13 +56,9 @@ func New(c Config) (*Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	cache, err := newCache(c.CacheSize)
-	if err != nil {
-		return nil, err
-	}
 	ctx, stop := context.WithCancel(context.Background())
 	v := &Verifier{onStale: c.OnStale, core: &core{
-		list: c.Denylist, policy: c.OnStale, outlive: c.OutliveExpiry, log: c.Logger, now: c.Now, reader: reader, cache: cache,
+		list: c.Denylist, policy: c.OnStale, outlive: c.OutliveExpiry, log: c.Logger, now: c.Now, reader: reader, cache: newCache(c.CacheSize),
 		counts: make(map[Reason]*counts, len(outcomes)), stop: stop,
 	}}
 	for why := range outcomes {
@@ -96,12 +92,11 @@ func (v *Verifier) Requiring(r Requirement) *Verifier {
 	return stricter
 }
 
-// Close stops fetching keys and watching open requests, and gives the cache back. A
-// closed verifier still decides, by the keys it has. Closing twice is harmless.
+// Close stops fetching keys and watching open requests. A closed verifier still decides,
+// by the keys it has. Closing twice is harmless.
 func (v *Verifier) Close() {
 	v.stop()
 	v.running.Wait()
-	v.cache.close()
 }
 
 // Decide is the one decision behind every door. It waits only where a token names

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -40,7 +39,6 @@ func TestCacheSafe(t *testing.T) {
 		t.Run(claim, func(t *testing.T) {
 			r := newRig(t, nil).fresh()
 			r.want(t, raw, Clear)
-			r.cache.tokens.Wait()
 			for range 1000 {
 				r.want(t, raw, Clear)
 			}
@@ -65,7 +63,6 @@ func TestCacheSafeKeyWithdrawn(t *testing.T) {
 		r := newRig(t, nil).fresh()
 		raw := es256().Token(claims(nil))
 		r.want(t, raw, Clear)
-		r.cache.tokens.Wait()
 		r.want(t, raw, Clear)
 		r.idp.Answer(503, "")
 		time.Sleep(10 * time.Minute)
@@ -85,7 +82,6 @@ func TestCacheSafeTime(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.OnStale = Allow }).fresh()
 	raw := es256().Token(claims(nil))
 	r.want(t, raw, Clear)
-	r.cache.tokens.Wait()
 	r.clock.forward(time.Hour + token.DefaultLeeway - time.Second)
 	r.want(t, raw, StaleAllowed)
 	r.clock.forward(2 * time.Second)
@@ -103,12 +99,16 @@ func TestCacheSafeWholeToken(t *testing.T) {
 	r := newRig(t, nil).fresh()
 	raw := es256().Token(claims(nil))
 	r.want(t, raw, Clear)
-	r.cache.tokens.Wait()
-	e := r.cache.get(raw)
+	if r.cache.get(raw) == nil {
+		t.Fatal("not cached")
+	}
 	forged := es256().Token(claims(map[string]any{"sub": "admin"}))
 	forged = forged[:strings.LastIndexByte(forged, '.')] + raw[strings.LastIndexByte(raw, '.'):]
-	r.cache.tokens.Set(forged, e, 1) // as a collision of hashes would have it
-	r.cache.tokens.Wait()
+	if at, tag := r.cache.place(raw); at == nil || tag == 0 {
+		t.Fatal("it has no place")
+	} else if beside, same := r.cache.place(forged); beside != at || same != tag {
+		t.Fatal("it has another place: there is nothing to mistake")
+	}
 	r.want(t, forged, BadSignature)
 }
 
@@ -117,11 +117,11 @@ func TestCacheSafeMiss(t *testing.T) {
 	r := newRig(t, nil).fresh()
 	raw := es256().Token(claims(nil))
 	for range 3 {
-		r.cache.tokens.Clear()
+		r.cache.clear()
 		r.want(t, raw, Clear)
 	}
 	r.list.Add(revocation(denylist.JTI, "t-1"))
-	r.cache.tokens.Clear()
+	r.cache.clear()
 	r.want(t, raw, Revoked)
 }
 
@@ -156,7 +156,6 @@ func TestFreshOrUnknown(t *testing.T) {
 				r.want(t, clear, c.loading)
 				r.want(t, revoked, Revoked)
 				r.want(t, wide, Loading)
-				r.cache.tokens.Wait()
 			}
 			ready(c.readyLoading)
 			r.fresh()
@@ -319,31 +318,6 @@ func TestPromptUnderConcurrency(t *testing.T) {
 	running.Wait()
 	r.Close()
 	r.want(t, raws[0], Revoked)
-}
-
-// TestGate: closing waits for those inside and lets nobody in after.
-func TestGate(t *testing.T) {
-	var g gate
-	if !g.enter() {
-		t.Fatal("not let in")
-	}
-	done := make(chan bool)
-	go func() { done <- g.close() }()
-	for g.enter() {
-		g.leave()
-	}
-	for range 1000 {
-		runtime.Gosched()
-		select {
-		case <-done:
-			t.Fatal("closed with somebody inside")
-		default:
-		}
-	}
-	g.leave()
-	if !<-done || g.close() || g.enter() {
-		t.Error("not closed once and for all")
-	}
 }
 
 func TestConfig(t *testing.T) {
