@@ -134,6 +134,7 @@ func (s *Sidecar) rewrite(r *httputil.ProxyRequest) {
 		s.identities.set(h, claims)
 	} else {
 		anonymous(h)
+		r.Out.URL.RawQuery = withoutTokens(r.Out.URL.RawQuery)
 	}
 	if !isWebsocket(h) {
 		// h2c asks for a connection on which the next requests are not decided on.
