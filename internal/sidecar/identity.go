@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -116,7 +117,8 @@ func (all *identities) set(h http.Header, c *verifier.Claims) {
 // headerText writes a claim so that no text poses as another, or as several, and none
 // breaks out of a header: strings, numbers and booleans, and arrays of them with commas between.
 // Within a value, commas, percent signs, spaces at its ends and all that is not visible
-// ASCII are percent-encoded. Objects have no text.
+// ASCII are percent-encoded. Objects have no text, nor have numbers so large that they may
+// have been others before they were read as floating point.
 func headerText(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -124,6 +126,9 @@ func headerText(v any) string {
 	case bool:
 		return strconv.FormatBool(v)
 	case float64:
+		if math.Abs(v) >= 1<<53 {
+			return ""
+		}
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	case []any:
 		texts := make([]string, 0, len(v))
