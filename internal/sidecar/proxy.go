@@ -62,6 +62,11 @@ func (s *Sidecar) proxy() http.Handler {
 }
 
 func (s *Sidecar) decideProxied(r *http.Request) answer {
+	// HTTP/2 can say what a line of HTTP/1 would be divided by, and hosts that are none.
+	if strings.IndexByte(r.URL.RawQuery, ' ') >= 0 || strings.ContainsAny(r.Host, `/\?#@ `) ||
+		len(s.gate.routes) > 0 && strings.IndexByte(r.RequestURI, '#') >= 0 {
+		return s.gate.own(r.Context(), badPath, false)
+	}
 	if r.URL.Opaque != "" || !strings.HasPrefix(r.URL.Path, "/") {
 		if r.Method != http.MethodConnect || len(s.gate.routes) > 0 {
 			return s.gate.own(r.Context(), badPath, false)
