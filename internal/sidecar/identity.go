@@ -55,6 +55,11 @@ var reserved = []string{
 	"proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 }
 
+// isTwin reports whether a header is none of reserved, and might be taken for one.
+func isTwin(name string) bool {
+	return isOneOf(name, reserved) && strings.ContainsFunc(name, func(r rune) bool { return r != '-' && !isAlphanumeric(byte(r)) })
+}
+
 // owns reports whether a header is one of ours, in any spelling that a server might
 // take for it: CGI and its like write every other character as an underscore.
 func (all *identities) owns(name string) bool {
@@ -96,10 +101,11 @@ func isAlphanumeric(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-// scrub deletes what only this proxy may say.
+// scrub deletes what only this proxy may say, and what others may take for a length, a
+// coding or a type that it did not see.
 func (all *identities) scrub(h http.Header) {
 	for name := range h {
-		if all.owns(name) {
+		if all.owns(name) || isTwin(name) {
 			delete(h, name)
 		}
 	}
