@@ -1,5 +1,5 @@
 # Short names for what people run. .ci/run is the whole check.
-.PHONY: help run test check race fuzz bench scale interop fault abuse build clean
+.PHONY: help run test check race fuzz bench scale cost interop doors fault abuse build clean
 
 BENCHSTAT = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
@@ -34,9 +34,15 @@ scale:           ## what must hold at ten million entries (minutes)
 	go test -count=1 -tags scale -timeout 30m -v -run '^(TestExact|TestSoakFlat)$$' ./pkg/denylist
 	go test -count=1 -tags scale -timeout 30m -v ./test/scale
 
+cost:            ## what a request costs, beside other proxies (needs HAProxy; minutes)
+	go test -count=1 -tags cost -timeout 30m -v ./test/cost
+
 interop:         ## other languages and a real identity provider (needs Node)
 	cd test/interop && npm ci --no-audit --no-fund
 	go test -count=1 -tags interop -v ./test/interop/...
+
+doors:           ## the same requests through every door (needs nginx, Caddy and HAProxy; as root)
+	go test -count=1 -tags doors -timeout 10m -v ./test/doors
 
 fault:           ## kill -9, cut networks, full disks (needs root for a full disk)
 	go test -count=1 -tags fault -timeout 30m -v ./test/fault/...

@@ -167,6 +167,7 @@ func (s *stage) authority(dir string, ready chan<- struct{}) {
 func (s *stage) sidecar(state string, addrs [2]string, ready chan<- struct{}) {
 	cfg := sidecar.NewConfig()
 	cfg.Listen, cfg.CheckListen, cfg.ExtAuthzListen, cfg.StateFile = addrs[0], addrs[1], "", state
+	cfg.KeysFile = state + ".keys"
 	cfg.Authority, cfg.Upstream = "http://"+authorityAddr, "http://"+apiAddr
 	i := config.NewIssuer("http://"+issuerAddr, "http://"+issuerAddr+"/jwks")
 	i.Algorithms, i.Audiences = []string{"ES256"}, []string{"api"}

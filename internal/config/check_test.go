@@ -66,6 +66,13 @@ func TestIssuerCheck(t *testing.T) {
 			func(i *Issuer) { i.Algorithms = []string{"RS256", "HS256"} },
 			`config: issuers[0].algorithms[1]: must be one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, not "HS256"`,
 		},
+		{func(i *Issuer) { i.SecretFile = "s" }, `config: issuers[0].secret_file: can't be given beside jwks_uri`},
+		{
+			func(i *Issuer) { i.JWKSURI, i.SecretFile = "", "s" },
+			`config: issuers[0].algorithms[0]: must be one of HS256, HS384, HS512, not "RS256"`,
+		},
+		{func(i *Issuer) { i.JWKSURI, i.SecretFile, i.Algorithms = "", "s", []string{"HS512", "HS256"} }, "<nil>"},
+		{func(i *Issuer) { i.JWKSURI = "" }, `config: issuers[0].jwks_uri: is required`},
 		{func(i *Issuer) { i.Audiences = []string{""} }, `config: issuers[0].audiences[0]: is required`},
 		{func(i *Issuer) { i.MaxTokenLifetime = 0 }, `config: issuers[0].max_token_lifetime: must be from 1s to 87600h, not 0s`},
 		{func(i *Issuer) { i.Leeway = time.Hour }, `config: issuers[0].leeway: must be from 1s to 2m, not 1h`},

@@ -21,6 +21,11 @@ type Issuer struct {
 	// JWKSURI is where the issuer publishes its keys. They are fetched at the start
 	// and now and then; the last good ones are kept while it is out of reach.
 	JWKSURI string `yaml:"jwks_uri"`
+	// SecretFile, in place of JWKSURI, holds the secret of an issuer that signs with
+	// HS256, HS384 or HS512, which Algorithms must name then. It is read at the start;
+	// one line end behind the secret doesn't count. Whoever has the secret can sign
+	// tokens, so every sidecar that has it can.
+	SecretFile string `yaml:"secret_file"`
 	// Algorithms pins the signature algorithms (RFC 8725). Default [RS256, ES256].
 	// Pin to what the issuer really uses.
 	Algorithms []string `yaml:"algorithms"`
@@ -55,10 +60,16 @@ func (i *Issuer) Check(key string) error {
 	if len(i.Algorithms) == 0 {
 		return Errorf(key+".algorithms", "is required")
 	}
+	algorithms, keys := token.Algorithms(), Endpoint(key+".jwks_uri", i.JWKSURI)
+	if i.SecretFile != "" {
+		algorithms, keys = token.SecretAlgorithms(), nil
+		if i.JWKSURI != "" {
+			keys = Errorf(key+".secret_file", "can't be given beside jwks_uri")
+		}
+	}
 	return Check(
-		Required(key+".issuer", i.Issuer),
-		Endpoint(key+".jwks_uri", i.JWKSURI),
-		Each(key+".algorithms", i.Algorithms, func(key, v string) error { return OneOf(key, v, token.Algorithms()...) }),
+		Required(key+".issuer", i.Issuer), keys,
+		Each(key+".algorithms", i.Algorithms, func(key, v string) error { return OneOf(key, v, algorithms...) }),
 		Each(key+".audiences", i.Audiences, Required),
 		Between(key+".max_token_lifetime", i.MaxTokenLifetime, time.Second, maxLifetime),
 		Between(key+".leeway", i.Leeway, time.Second, denylist.MaxLeeway),

@@ -5,16 +5,23 @@
 // and a handler that asks the [Decider] and renders the answer. Deciding is never
 // part of a door.
 //
+// What is asked is decided by one function (gate.go): the route by the path's one normal
+// form, then the route's Decider. A request whose path can be read in two ways has no
+// route, and is refused.
+//
 // Invariants of the proxy:
 //
-//   - Nothing reaches the upstream that the Decider did not allow, and what it
-//     allowed is what the upstream sees: the Authorization header is passed on as
-//     it was read, whatever Connection or Upgrade say.
-//   - Delete, then set: Forwarded, X-Forwarded-* and X-Real-Ip from outside are
-//     dropped, in every spelling that a server might take for them (underscores
-//     for hyphens), and set from the connection.
-//   - Transparent otherwise: Host, path, query and bodies pass as they came, and
-//     every write of the upstream is flushed at once, so that streams flow.
+//   - Nothing reaches the upstream that the gate did not let pass, and what it let
+//     pass is what the upstream sees: the normal path where there are routes, and the
+//     Authorization header as it was read, whatever Connection or Upgrade say. On public
+//     routes no token reaches it.
+//   - Delete, then set: Forwarded, X-Forwarded-*, X-Real-Ip, headers that some take for
+//     the real path, and those that tell claims are dropped, in every spelling that a
+//     server might take for them, and set from connection and token.
+//   - An open request ends when its token is not accepted any more, and its client
+//     sees that it did: a status where none was sent, or else a cut.
+//   - Transparent otherwise: Host, query and bodies pass as they came. Answers without
+//     a length, and server-sent events, are flushed at every write, so that streams flow.
 //   - A route that depends on how a path is read is none: whatever a server may make of
 //     case, escapes, and dots or spaces at the ends of names, the rule is the same, or
 //     the request is refused.
@@ -25,6 +32,5 @@
 //     never decided on would follow on the same connection.
 //   - No token is logged, and no answer names the upstream.
 //
-// A decision is made when a request starts. A stream or websocket that is open
-// when its token is revoked stays open.
+// /check and ext_authz never answer with a server error: some proxies let through then.
 package sidecar

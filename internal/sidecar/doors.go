@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -93,6 +94,7 @@ type Sidecar struct {
 	gate       gate
 	identities identities
 	transport  *http.Transport
+	engine     http.RoundTripper
 	upstream   *url.URL // that the transport is asked by
 	asked      counts
 }
@@ -109,10 +111,22 @@ func bad(key, problem string, args ...any) error {
 	return &ConfigError{key, fmt.Sprintf(problem, args...)}
 }
 
+// Check reports the first mistake in routes and identity as a [ConfigError].
+func Check(given []Route, told []Identity) error {
+	_, err := newRoutes(given)
+	if err == nil {
+		_, err = newIdentities(told)
+	}
+	return err
+}
+
 // New makes a Sidecar. A mistake in routes or identity is a [ConfigError].
 func New(c Config) (*Sidecar, error) {
 	if c.Decider == nil || c.Upstream == nil || c.Ready == nil {
 		return nil, errors.New("sidecar: Decider, Upstream and Ready are required")
+	}
+	if slices.ContainsFunc(c.Routes, func(r Route) bool { return !r.Public && r.Decider == nil }) {
+		return nil, errors.New("sidecar: a route that is not Public needs a Decider")
 	}
 	if c.UpstreamTimeout == 0 {
 		c.UpstreamTimeout = DefaultUpstreamTimeout
@@ -132,6 +146,7 @@ func New(c Config) (*Sidecar, error) {
 		return nil, err
 	}
 	s.transport, s.upstream = newTransport(c.Upstream, c.UpstreamTimeout)
+	s.engine = newEngine(s.transport, c.UpstreamTimeout)
 	return s, nil
 }
 
@@ -194,7 +209,7 @@ func getOnly(h http.Handler) http.Handler {
 }
 
 // Close gives back idle connections to the upstream.
-func (s *Sidecar) Close() { s.transport.CloseIdleConnections() }
+func (s *Sidecar) Close() { s.engine.(interface{ CloseIdleConnections() }).CloseIdleConnections() }
 
 // health is what the authority answers at these paths, too.
 type health struct {

@@ -20,7 +20,10 @@ func (stats) Stats() verifier.Stats {
 	return verifier.Stats{
 		Decisions: []verifier.DecisionCount{{Outcome: verifier.Refused, Reason: verifier.Revoked, Count: 7}},
 		CacheHits: 2, CacheMisses: 1,
-		Keys: []verifier.KeyStatus{{Issuer: "https://idp.example", Keys: 3, Err: errors.New("503")}},
+		Keys: []verifier.KeyStatus{
+			{Issuer: "https://idp.example", Keys: 3, Loaded: time.UnixMilli(1_799_999_999_500), Err: errors.New("503")},
+			{Issuer: "https://new.example", Err: errors.New("503")},
+		},
 	}
 }
 
@@ -84,6 +87,8 @@ func TestCheckListener(t *testing.T) {
 		`revcast_decisions_total{outcome="refused",reason="revoked"} 7`,
 		`revcast_signature_cache_lookups_total{result="hit"} 2`,
 		`revcast_issuer_keys{issuer="https://idp.example"} 3`,
+		`revcast_issuer_keys_timestamp_seconds{issuer="https://idp.example"} 1.7999999995e+09`,
+		`revcast_issuer_keys_timestamp_seconds{issuer="https://new.example"} 0`,
 		`revcast_issuer_keys_fetch_failed{issuer="https://idp.example"} 1`)
 	list.Advance(now.Add(-90 * time.Second))
 	shows("revcast_list_staleness_seconds 90")

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/revcast/revcast/pkg/verifier"
+	"github.com/revcast/revcast/pkg/verifier/verifiergrpc"
 )
 
 // maxCheck bounds what Envoy sends: a request's header, and where it is told to, some of
@@ -81,7 +82,7 @@ func (z *authorization) Check(ctx context.Context, r *auth.CheckRequest) (*auth.
 }
 
 // headerOf makes a header of what Envoy says: each line where it sends them as they
-// came, or else those of a name joined with commas, which no token survives.
+// came, or else those of a name joined with commas. No credentials that we take have one.
 func headerOf(about *auth.AttributeContext_HttpRequest) http.Header {
 	h := http.Header{}
 	if lines := about.GetHeaderMap().GetHeaders(); len(lines) > 0 {
@@ -96,6 +97,9 @@ func headerOf(about *auth.AttributeContext_HttpRequest) http.Header {
 	}
 	for name, value := range about.GetHeaders() {
 		h.Add(name, value)
+	}
+	if joined := h["Authorization"]; len(joined) == 1 && strings.Contains(joined[0], ",") {
+		h["Authorization"] = strings.Split(joined[0], ",")
 	}
 	return h
 }
@@ -115,7 +119,7 @@ func denied(a *answer) *auth.CheckResponse {
 		})
 	}
 	return &auth.CheckResponse{
-		Status:       &status.Status{Code: int32(codeOf(refusal)), Message: refusal.Text},
+		Status:       &status.Status{Code: int32(verifiergrpc.CodeOf(refusal)), Message: refusal.Text},
 		HttpResponse: &auth.CheckResponse_DeniedResponse{DeniedResponse: no},
 	}
 }

@@ -7,9 +7,8 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/grpc/codes"
-
 	"github.com/revcast/revcast/pkg/verifier"
+	"github.com/revcast/revcast/pkg/verifier/verifiergrpc"
 )
 
 const (
@@ -17,31 +16,19 @@ const (
 	grpcMessage = "Grpc-Message"
 )
 
-// isGRPC reports whether whoever sent or gets this header expects a gRPC status.
-func isGRPC(h http.Header) bool { return strings.HasPrefix(h.Get("Content-Type"), "application/grpc") }
-
-// codeOf is the gRPC status of a refusal; verifiergrpc answers with the same.
-func codeOf(r verifier.Refusal) codes.Code {
-	switch r.Status {
-	case http.StatusUnauthorized:
-		return codes.Unauthenticated
-	case http.StatusForbidden:
-		return codes.PermissionDenied
-	case http.StatusBadRequest:
-		return codes.InvalidArgument
-	case http.StatusServiceUnavailable:
-		return codes.Unavailable
-	}
-	return codes.Unknown
+// isGRPC reports whether a message with this header is one of "gRPC over HTTP2".
+func isGRPC(h http.Header) bool {
+	rest, ok := strings.CutPrefix(h.Get("Content-Type"), "application/grpc")
+	return ok && (rest == "" || rest[0] == '+' || rest[0] == ';')
 }
 
 func statusOf(r verifier.Refusal) (code, message string) {
-	return strconv.Itoa(int(codeOf(r))), r.Text // texts need no escapes
+	return strconv.Itoa(int(verifiergrpc.CodeOf(r))), r.Text // texts need no escapes
 }
 
 // refuse answers a request at the proxy in the protocol that it came in.
 func refuse(w http.ResponseWriter, r *http.Request, refusal verifier.Refusal) {
-	if !isGRPC(r.Header) {
+	if r.ProtoMajor < 2 || !isGRPC(r.Header) {
 		refusal.Write(w)
 		return
 	}

@@ -25,6 +25,8 @@ var (
 	doorAnswers  = describe("door_answers_total", "Requests that doors were asked about, by what they answered.", "door", "answer")
 	routeAnswers = describe("route_answers_total", "Requests that were answered before any token was looked at, by reason.", "reason")
 	issuerKeys   = describe("issuer_keys", "Usable signing keys of an issuer.", "issuer")
+	issuerLoaded = describe("issuer_keys_timestamp_seconds",
+		"When an issuer's key document was last had, if by an earlier process; 0: never. A secret is had at each scrape.", "issuer")
 	issuerFailed = describe("issuer_keys_fetch_failed", "1 where the last fetch of an issuer's keys failed.", "issuer")
 )
 
@@ -90,7 +92,7 @@ type Collector struct {
 // Describe implements [prometheus.Collector].
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		listStaleness, decisions, cacheLookups, issuerKeys, issuerFailed, openRequests, ended,
+		listStaleness, decisions, cacheLookups, issuerKeys, issuerLoaded, issuerFailed, openRequests, ended,
 	} {
 		ch <- d
 	}
@@ -132,6 +134,11 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 			failed = 1
 		}
 		gauge(issuerKeys, float64(k.Keys), k.Issuer)
+		loaded := 0.0
+		if !k.Loaded.IsZero() {
+			loaded = float64(k.Loaded.UnixMilli()) / 1000
+		}
+		gauge(issuerLoaded, loaded, k.Issuer)
 		gauge(issuerFailed, failed, k.Issuer)
 	}
 }

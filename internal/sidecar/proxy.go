@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,7 +21,7 @@ func (s *Sidecar) proxy() http.Handler {
 	upstream := &httputil.ReverseProxy{
 		Rewrite:        s.rewrite,
 		ModifyResponse: modifyResponse,
-		Transport:      s.transport,
+		Transport:      s.engine,
 		BufferPool:     newBuffers(),
 		ErrorLog:       slog.NewLogLogger(s.Logger.Handler(), slog.LevelWarn),
 		ErrorHandler:   s.upstreamFailed,
@@ -36,29 +37,51 @@ func (s *Sidecar) proxy() http.Handler {
 			writeError(w, http.StatusMethodNotAllowed, "invalid_request", "this proxy opens no tunnels")
 			return
 		}
-		// Whoever has a good token may take its time to send a body. Not every writer has
-		// deadlines.
-		if !a.public {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-		}
-		ctx := r.Context()
-		if !a.public {
+		var held context.Context
+		if a.public {
+			held = r.Context()
+		} else {
 			var release func()
-			ctx, release = a.by.Hold(ctx, a.Decision)
+			held, release = a.by.Hold(r.Context(), a.Decision)
 			defer release()
 		}
-		r = r.WithContext(ctx)
+		r = r.WithContext(held)
 		if a.path != r.URL.EscapedPath() {
 			r.URL = withPath(r.URL, a.path)
+		}
+		// An answer may go on for longer than a request has to arrive. Whoever has a good
+		// token may take its time to send a body, too.
+		if control := http.NewResponseController(w); a.public && r.Body != nil && r.Body != http.NoBody {
+			r.Body = &arriving{r.Body, control}
+		} else {
+			arrived(control)
 		}
 		if !a.public {
 			guardForm(r)
 		}
 		if isWebsocket(r.Header) {
-			w = websockets{w, ctx}
+			w = websockets{w, held}
 		}
 		upstream.ServeHTTP(w, r)
 	})
+}
+
+// arrived lifts the deadline that the server sets for a request to arrive. Not every
+// writer has deadlines.
+func arrived(c *http.ResponseController) { _ = c.SetReadDeadline(time.Time{}) }
+
+// arriving is the body of a request that nobody vouches for.
+type arriving struct {
+	io.ReadCloser
+	control *http.ResponseController
+}
+
+func (a *arriving) Read(p []byte) (int, error) {
+	n, err := a.ReadCloser.Read(p)
+	if err == io.EOF {
+		arrived(a.control)
+	}
+	return n, err
 }
 
 func (s *Sidecar) decideProxied(r *http.Request) answer {
@@ -82,6 +105,21 @@ func withPath(u *url.URL, escaped string) *url.URL {
 		c.Path, c.RawPath = path, escaped
 	}
 	return &c
+}
+
+// newEngine returns what sends requests over a transport's connections, or over some like
+// them.
+func newEngine(t *http.Transport, headerTimeout time.Duration) http.RoundTripper {
+	if t.Protocols != nil { // it speaks HTTP/2 alone
+		return t
+	}
+	return &direct{
+		next: t,
+		dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			return t.DialContext(ctx, network, address)
+		},
+		headerTimeout: headerTimeout, idleTimeout: t.IdleConnTimeout, maxIdle: t.MaxIdleConnsPerHost,
+	}
 }
 
 // newTransport returns the transport to an upstream, and the URL that it is asked by.

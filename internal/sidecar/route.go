@@ -37,14 +37,12 @@ func newRoutes(given []Route) (routes, error) {
 			base = strings.TrimSuffix(g.Path, "/")
 		}
 		normal, ok := normalPath(base + "/")
-		if read, same := loosestReading(base); !ok || normal != base+"/" || strings.ContainsAny(base, "%*") || !same || read != base {
+		read, same := loosestReading(base)
+		if !strings.HasPrefix(g.Path, "/") || !ok || normal != base+"/" || strings.ContainsAny(base, "%*") || !same || read != base {
 			return nil, bad(key, "must be a path such as /status or /admin/*, in plain ASCII, not %q", g.Path)
 		}
 		if slices.ContainsFunc(all, func(r route) bool { return strings.EqualFold(r.base, base) && r.below == below }) {
 			return nil, bad(key, "%q is there twice, but for case", g.Path)
-		}
-		if !g.Public && g.Decider == nil {
-			return nil, bad(key, "%q needs a Decider", g.Path)
 		}
 		all = append(all, route{g, base, below})
 	}

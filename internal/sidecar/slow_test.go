@@ -65,7 +65,7 @@ func inFakeTime(t *testing.T, api http.HandlerFunc, f func(*testing.T, net.Conn)
 		defer stop()
 		s, err := New(Config{
 			Decider: fake{verifier.Decision{Reason: verifier.Revoked}}, Upstream: &url.URL{Scheme: "http", Host: "api"},
-			Ready: func() error { return nil }, UpstreamTimeout: time.Hour,
+			Ready: func() error { return nil }, UpstreamTimeout: time.Hour, Routes: []Route{{Path: "/public/*", Public: true}},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -151,4 +151,34 @@ func TestProxyLetsGoOfBodiesThatNeverCome(t *testing.T) {
 			t.Errorf("held for %s", took)
 		}
 	})
+}
+
+// Nobody vouches for what comes to a public route: its body has to arrive in time, and
+// then the answer may take as long as it likes.
+func TestProxySlowAnswerOfAPublicRoute(t *testing.T) {
+	for name, body := range map[string]string{"no body": "", "a body": "Content-Length: 1\r\n"} {
+		t.Run(name, func(t *testing.T) {
+			inFakeTime(t, func(w http.ResponseWriter, r *http.Request) {
+				_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+				_, _ = io.Copy(io.Discard, r.Body)
+				for range 3 {
+					time.Sleep(20 * time.Second)
+					_, _ = io.WriteString(w, "line\n")
+					_ = http.NewResponseController(w).Flush()
+				}
+			}, func(t *testing.T, conn net.Conn) {
+				write(t, conn, "GET /public/x HTTP/1.1\r\nHost: a\r\n"+body+"\r\n")
+				if body != "" {
+					write(t, conn, "x")
+				}
+				resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if all, err := io.ReadAll(resp.Body); err != nil || strings.Count(string(all), "line") != 3 {
+					t.Errorf("%q %v", all, err)
+				}
+			})
+		})
+	}
 }

@@ -31,8 +31,8 @@ var algorithms = map[string]algorithm{
 	"EdDSA": {jwt.SigningMethodEdDSA, isEd25519},
 }
 
-// Algorithms lists the signature algorithms that a token may carry: asymmetric ones,
-// since whoever verifies with a shared secret can sign with it.
+// Algorithms lists the signature algorithms that go with public keys: all but the
+// [SecretAlgorithms].
 func Algorithms() []string {
 	return []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"}
 }

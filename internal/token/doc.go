@@ -12,8 +12,9 @@
 //     and nothing after its object, names are case-sensitive. What is left to vary
 //     is the signature, which identifies nothing ([denylist.FingerprintOf]).
 //   - Pinned: the issuer's configuration says which algorithms there are, and the
-//     key's type, curve, use, key_ops and alg must agree. There is no "none" and
-//     no shared secret.
+//     key's type, curve, use, key_ops and alg must agree. There is no "none". An
+//     issuer has public keys or one secret, never both, so neither is taken for the
+//     other.
 //   - One store per issuer: a key vouches only for the issuer whose document it
 //     came from. Nothing is fetched or trusted on behalf of a token (jku, jwk,
 //     x5u, x5c are not looked at).

@@ -1,9 +1,9 @@
 package token
 
 import (
+	"bytes"
 	"fmt"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/revcast/revcast/pkg/denylist"
@@ -23,8 +23,12 @@ type Issuer struct {
 	JWKSURI string
 	// JWKS are its keys themselves, in place of JWKSURI.
 	JWKS []byte
+	// Secret, in place of both, is what it signs with by HMAC: as long as the longest
+	// of Algorithms' hashes, or longer. Whoever has it can sign tokens.
+	Secret []byte
 	// Algorithms are the accepted signature algorithms: RS256 to RS512, PS256 to
-	// PS512, ES256 to ES512, EdDSA. At least one.
+	// PS512, ES256 to ES512, EdDSA; with a Secret, HS256 to HS512 and no other. At
+	// least one.
 	Algorithms []string
 	// Audiences: a token must be for one of them. Empty: for anyone.
 	Audiences []string
@@ -57,6 +61,9 @@ func (i Issuer) check(index int) (Issuer, error) {
 	}
 	u, err := url.Parse(i.JWKSURI)
 	switch {
+	case i.Secret != nil && (i.JWKSURI != "" || i.JWKS != nil):
+		return bad("Secret", "can't be given beside JWKSURI or JWKS")
+	case i.Secret != nil:
 	case i.JWKSURI != "" && i.JWKS != nil:
 		return bad("JWKS", "can't be given beside JWKSURI")
 	case i.JWKS != nil:
@@ -73,12 +80,18 @@ func (i Issuer) check(index int) (Issuer, error) {
 	if len(i.Algorithms) == 0 {
 		return bad("Algorithms", "must name at least one of %s", algorithmNames())
 	}
-	for _, name := range i.Algorithms {
-		if strings.HasPrefix(name, "HS") {
-			return bad("Algorithms", "can't hold %s: whoever verifies with a shared secret can also sign with it", name)
+	if i.Secret != nil {
+		if err := CheckSecret(i.Secret, i.Algorithms); err != nil {
+			return bad("Secret", "%s", err)
 		}
-		if _, ok := algorithms[name]; !ok {
-			return bad("Algorithms", "can't hold %q: it must be one of %s", name, algorithmNames())
+	} else {
+		for _, name := range i.Algorithms {
+			if secretAlgorithms[name] != nil {
+				return bad("Algorithms", "can't hold %s: whoever verifies with a shared secret can also sign with it", name)
+			}
+			if _, ok := algorithms[name]; !ok {
+				return bad("Algorithms", "can't hold %q: it must be one of %s", name, algorithmNames())
+			}
 		}
 	}
 	for _, audience := range i.Audiences {
@@ -86,6 +99,7 @@ func (i Issuer) check(index int) (Issuer, error) {
 			return bad("Audiences", "can't hold an empty string")
 		}
 	}
+	i.Secret = bytes.Clone(i.Secret)
 	if i.MaxLifetime == 0 {
 		i.MaxLifetime = DefaultMaxLifetime
 	}

@@ -37,6 +37,8 @@ var (
 type keySet struct {
 	issuer, uri string
 	fixed       []byte // the document, where it is not fetched
+	secret      bool   // there is no document, and one key without a name
+	store       *store // nil: nothing is kept on disk
 	client      *http.Client
 	log         *slog.Logger
 	leeway      time.Duration
@@ -53,7 +55,7 @@ type keySet struct {
 	lastErr   error     // of the last fetch; nil if it succeeded
 	ended     bool
 
-	document [sha256.Size]byte // owned by run: of the last good document
+	document [sha256.Size]byte // owned by run: of the current document
 }
 
 // fetch is one attempt that many may wait for.
@@ -64,16 +66,24 @@ type fetch struct {
 }
 
 func newKeySet(i Issuer, client *http.Client, log *slog.Logger) *keySet {
-	return &keySet{
+	s := &keySet{
 		issuer: i.Issuer, uri: i.JWKSURI, fixed: i.JWKS, client: client, log: log.With("issuer", i.Issuer), leeway: i.Leeway,
 		wake: make(chan struct{}, 1), lastErr: errNotYet,
 	}
+	if i.Secret != nil {
+		s.secret, s.lastErr = true, nil
+		s.current.Store(&snapshot{keys: []*key{{}}})
+	}
+	return s
 }
 
 // run fetches now, every five minutes, sooner after a failure and when asked to,
 // until ctx ends.
 func (s *keySet) run(ctx context.Context) {
 	defer s.end()
+	if s.secret {
+		return
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	retry := firstRetry
@@ -118,7 +128,7 @@ func (s *keySet) attempt(ctx context.Context) error {
 	s.lastStart = time.Now()
 	s.mu.Unlock()
 
-	err := s.load(ctx)
+	document, err := s.load(ctx)
 
 	s.mu.Lock()
 	before := s.lastErr
@@ -126,9 +136,13 @@ func (s *keySet) attempt(ctx context.Context) error {
 	if err == nil {
 		s.asOf, s.loaded = s.lastStart, time.Now()
 	}
+	loaded := s.loaded
 	s.mu.Unlock()
 	f.err = err
 	close(f.done)
+	if err == nil && s.store != nil {
+		s.store.keep(s.issuer, s.uri, document, loaded)
+	}
 
 	switch {
 	case ctx.Err() != nil:
@@ -145,23 +159,23 @@ func (s *keySet) attempt(ctx context.Context) error {
 }
 
 // load fetches the document and, if it is good, makes it current.
-func (s *keySet) load(ctx context.Context) error {
+func (s *keySet) load(ctx context.Context) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	document, err := s.fixed, error(nil)
 	if document == nil {
 		if document, err = fetchDocument(ctx, s.client, s.uri); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	sum := sha256.Sum256(document)
 	old := s.current.Load()
 	if old != nil && sum == s.document {
-		return nil
+		return document, nil
 	}
 	next, err := parseJWKS(document, old)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if s.keep > 0 {
 		next.remember(old, time.Now(), s.keep)
@@ -169,7 +183,7 @@ func (s *keySet) load(ctx context.Context) error {
 	s.document = sum
 	s.current.Store(next)
 	s.retire(old, next)
-	return nil
+	return document, nil
 }
 
 // retire marks the keys that next no longer has, and reports what changed.

@@ -181,6 +181,59 @@ func TestKidFlood(t *testing.T) {
 	})
 }
 
+// TestFaultsStayWithTheirIssuer: two issuers with the same kid, one of which fails and
+// is flooded with forged kids: neither's known key waits, and none stands in for the
+// other's.
+func TestFaultsStayWithTheirIssuer(t *testing.T) {
+	a, b := tokentest.NewKey("k", "ES256"), tokentest.NewKey("k", "ES256")
+	for name, fail := range faults {
+		t.Run(name, func(t *testing.T) {
+			idpA, idpB, both := tokentest.NewIdP(a), tokentest.NewIdP(b), tokentest.NewIdP()
+			both.AnswerFunc(hostSwitch(map[string]*tokentest.IdP{"a.example": idpA, "b.example": idpB}))
+			r, err := NewReader([]Issuer{
+				{Issuer: issuerA, JWKSURI: "https://a.example/jwks", Algorithms: []string{"ES256"}},
+				{Issuer: issuerB, JWKSURI: "https://b.example/jwks", Algorithms: []string{"ES256"}},
+			}, both.Client(), silent)
+			if err != nil {
+				t.Fatal(err)
+			}
+			bubble(t, r, func(t *testing.T) {
+				fail(idpB)
+				ctx, stop := context.WithCancel(t.Context())
+				var flood sync.WaitGroup
+				for n := range 5 {
+					flood.Go(func() {
+						for i := 0; ctx.Err() == nil; i++ {
+							r.order[1].keys.lookup(ctx, forged(100000*n+i))
+							time.Sleep(10 * time.Millisecond)
+						}
+					})
+				}
+				asked := idpB.Fetches.Load()
+				for n := range 14 { // an unknown kid asks again after 5 seconds
+					time.Sleep(500 * time.Millisecond)
+					for _, c := range []struct {
+						key  *tokentest.Key
+						iss  string
+						want error
+					}{{a, issuerA, nil}, {b, issuerB, nil}, {b, issuerA, ErrSignature}, {a, issuerB, ErrSignature}} {
+						var err error
+						raw := c.key.Token(goodClaims(map[string]any{"iss": c.iss, "jti": fmt.Sprint(n)}))
+						if took := elapsed(func() { _, err = r.Read(ctx, raw) }); !errors.Is(err, c.want) || took != 0 {
+							t.Fatalf("iss %s: %v after %s, want %v", c.iss, err, took, c.want)
+						}
+					}
+				}
+				if idpB.Fetches.Load() == asked {
+					t.Error("nothing was fetched while it failed")
+				}
+				stop()
+				flood.Wait()
+			})
+		})
+	}
+}
+
 // TestUnknownKeyIsShared: requests that arrive together share one fetch, and all
 // of them get its key.
 func TestUnknownKeyIsShared(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
@@ -56,6 +57,23 @@ func hostSwitch(hosts map[string]*tokentest.IdP) func(*http.Request) (*http.Resp
 	return func(r *http.Request) (*http.Response, error) { return hosts[r.URL.Host].RoundTrip(r) }
 }
 
+func rawSignature(raw string) string {
+	b, err := base64.RawURLEncoding.DecodeString(raw[strings.LastIndexByte(raw, '.')+1:])
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// inDER spells an ES256 signature as other protocols do.
+func inDER(s string) string {
+	b, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes([]byte(s[:32])), new(big.Int).SetBytes([]byte(s[32:]))})
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
 func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
 
 func toJSON(v any) string {
@@ -97,6 +115,8 @@ func TestReadAttacks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	es256Valid := es.Sign(`{"alg":"ES256","kid":"e1"}`, good)
+	es256Input := es256Valid[:strings.LastIndexByte(es256Valid, '.')]
 	// A 256-byte signature ends in a letter with four unused bits.
 	const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	other := func(s string) string {
@@ -157,6 +177,9 @@ func TestReadAttacks(t *testing.T) {
 		{"typ number", header(`{"alg":"RS256","kid":"r1","typ":1}`), ErrMalformed},
 		{"logout token", header(`{"alg":"RS256","kid":"r1","typ":"logout+jwt"}`), ErrType},
 		{"security event", header(`{"alg":"RS256","kid":"r1","typ":"secevent+jwt"}`), ErrType},
+		{"DPoP proof", header(`{"alg":"RS256","kid":"r1","typ":"dpop+jwt"}`), ErrType},
+		{"any typ", header(`{"alg":"RS256","kid":"r1","typ":"x"}`), ErrType},
+		{"typ empty", header(`{"alg":"RS256","kid":"r1","typ":""}`), ErrType},
 		{"header array", rs.Sign(`["RS256"]`, good), ErrMalformed},
 		{"header null", rs.Sign(`null`, good), ErrMalformed},
 		{"header trailing", rs.Sign(head+`{}`, good), ErrMalformed},
@@ -164,6 +187,14 @@ func TestReadAttacks(t *testing.T) {
 		{"another key with the kid", stranger.Sign(head, good), ErrSignature},
 		{"own key in the header", stranger.Sign(`{"alg":"RS256","kid":"r1","jwk":`+toJSON(stranger.JWK())+`}`, good), ErrSignature},
 		{"jku in the header", stranger.Sign(`{"alg":"RS256","kid":"r1","jku":"https://evil.example/"}`, good), ErrSignature},
+		{"x5u in the header", stranger.Sign(`{"alg":"RS256","kid":"r1","x5u":"https://evil.example/"}`, good), ErrSignature},
+		{"x5c in the header", stranger.Sign(`{"alg":"RS256","kid":"r1","x5c":["`+base64.StdEncoding.EncodeToString(der)+`"]}`, good), ErrSignature},
+		{"RSA signature behind a zero", input + "." + b64("\x00"+rawSignature(valid)), ErrSignature},
+		{"RSA signature without its last byte", input + "." + b64(rawSignature(valid)[:255]), ErrSignature},
+		{"ES256 signature of zeros", es256Input + "." + b64(strings.Repeat("\x00", 64)), ErrSignature},
+		{"ES256 signature in DER", es256Input + "." + b64(inDER(rawSignature(es256Valid))), ErrSignature},
+		{"ES256 signature behind zeros", es256Input + "." + b64("\x00"+rawSignature(es256Valid)[:32]+"\x00"+rawSignature(es256Valid)[32:]), ErrSignature},
+		{"RSA signature for ES256", es256Input + "." + signature, ErrSignature},
 		{"payload changed", b64(head) + "." + b64(strings.Replace(good, "alice", "admin", 1)) + "." + signature, ErrSignature},
 
 		{"payload null", payload(`null`), ErrMalformed},

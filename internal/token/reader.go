@@ -18,6 +18,8 @@ type Reader struct {
 	issuers map[string]*issuer
 	order   []*issuer
 	owned   *http.Client // closed when Run ends; nil where the caller gave a client
+	log     *slog.Logger
+	store   *store // nil: no keys are kept on disk
 }
 
 type issuer struct {
@@ -60,6 +62,7 @@ func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger, options 
 	if log == nil {
 		log = slog.Default()
 	}
+	r.log = log
 	if client == nil {
 		client = NewHTTPClient()
 		r.owned = client
@@ -93,11 +96,18 @@ func NewReader(issuers []Issuer, client *http.Client, log *slog.Logger, options 
 // Run fetches the keys of all issuers, and keeps them up to date until ctx ends.
 // It is called once, and returns when nothing of it runs any more.
 func (r *Reader) Run(ctx context.Context) {
-	var running sync.WaitGroup
+	var running, writing sync.WaitGroup
+	fetched := make(chan struct{})
+	if r.store != nil {
+		r.store.wake = make(chan struct{}, 1)
+		writing.Go(func() { r.store.run(fetched) })
+	}
 	for _, i := range r.order {
 		running.Go(func() { i.keys.run(ctx) })
 	}
 	running.Wait()
+	close(fetched)
+	writing.Wait()
 	if r.owned != nil {
 		r.owned.CloseIdleConnections()
 	}
@@ -121,7 +131,7 @@ func (r *Reader) Ready() error {
 type KeyStatus struct {
 	Issuer string
 	Keys   int       // usable ones
-	Loaded time.Time // when the last good document was had; zero: never
+	Loaded time.Time // when the last good document was fetched, if by an earlier process; zero: never; now: a secret
 	Err    error     // of the last fetch; nil if it succeeded
 }
 
@@ -136,6 +146,9 @@ func (r *Reader) KeyStatuses() []KeyStatus {
 		i.keys.mu.Lock()
 		st.Loaded, st.Err = i.keys.loaded, i.keys.lastErr
 		i.keys.mu.Unlock()
+		if i.keys.secret {
+			st.Loaded = time.Now()
+		}
 		all = append(all, st)
 	}
 	return all
@@ -211,6 +224,9 @@ func (r *Reader) ReadAs(ctx context.Context, kind Kind, raw string) (*Verified, 
 
 // verify checks the signature, and returns the key that made it.
 func (i *issuer) verify(ctx context.Context, h header, signed string, payload, signature []byte) (*key, error) {
+	if i.Secret != nil {
+		return i.verifySecret(h, signed, signature)
+	}
 	if i.keys.keep > 0 {
 		return i.verifyAny(ctx, h, signed, payload, signature)
 	}

@@ -3,6 +3,7 @@ package denylist
 import (
 	"encoding/base64"
 	"encoding/json"
+	"reflect"
 	"testing"
 	"time"
 )
@@ -48,6 +49,36 @@ func TestCheckOfVerifiedClaims(t *testing.T) {
 	}
 }
 
+// Where the library keeps the claims to itself, the token is read once more, alike.
+func TestClaimsOfTheTokenItself(t *testing.T) {
+	encode := base64.RawURLEncoding.EncodeToString
+	payload := `{"iss":"https://idp.example","exp":1800000060,"iat":1799999990,"jti":"a","groups":["x",7]}`
+	raw := encode([]byte(`{"alg":"RS256","kid":"k1"}`)) + "." + encode([]byte(payload)) + ".sig"
+	var values map[string]any
+	if err := json.Unmarshal([]byte(payload), &values); err != nil {
+		t.Fatal(err)
+	}
+	want, err := ClaimsOf(raw, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ClaimsOf(raw, nil); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v %v, want %+v", got, err, want)
+	}
+}
+
+func TestLifetimeCountsFromIssuance(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	c := Claims{Expires: now.Add(time.Hour)}
+	if got := c.Lifetime(now); got != time.Hour {
+		t.Errorf("without iat: %s", got)
+	}
+	c.IssuedAt = now.Add(-time.Hour)
+	if got := c.Lifetime(now); got != 2*time.Hour {
+		t.Errorf("with iat: %s", got)
+	}
+}
+
 func TestCheckOfClaimsThatCantBeChecked(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
 	l := New()
@@ -71,6 +102,9 @@ func TestCheckOfClaimsThatCantBeChecked(t *testing.T) {
 		{"e30.e30.x", nil}, {"e30.e30.x", map[string]any{"iss": "i"}}, {"e30.e30.x", map[string]any{"exp": 1e9}},
 		{"e30.e30.x", map[string]any{"iss": "i", "exp": "1e9"}}, {"e30.e30.x", map[string]any{"iss": "i", "exp": 9.2e18}},
 		{"e30.e30.x", map[string]any{"iss": "i", "exp": 1e9, "iat": json.Number("x")}},
+		{"bnVsbA.e30.x", good}, {"e30.bnVsbA.x", nil}, {"e30.!.x", nil},
+		// Two values of one claim: the library might have read the other.
+		{"e30." + base64.RawURLEncoding.EncodeToString([]byte(`{"iss":"i","exp":1000000000,"jti":"a","jti":"b"}`)) + ".x", nil},
 	} {
 		if claims, err := ClaimsOf(c.raw, c.values); err == nil {
 			t.Errorf("%q %v: %+v", c.raw, c.values, claims)

@@ -45,6 +45,10 @@ type Config struct {
 	HTTPClient *http.Client
 	// Logger gets a line for each refusal. nil: [slog.Default].
 	Logger *slog.Logger
+	// KeysFile keeps the last good key documents over restarts, so that one is possible
+	// while an issuer is away; "" is none. One verifier uses it. Whoever can write it
+	// can have tokens of his own accepted.
+	KeysFile string
 	// Now is the clock by which tokens and the list's age are judged. nil: time.Now.
 	Now func() time.Time
 }
@@ -57,8 +61,12 @@ type Issuer struct {
 	// at once, every five minutes, and when a token names an unknown key. No failure
 	// takes away those known before.
 	JWKSURI string
+	// Secret, in place of JWKSURI, is what it signs with by HMAC: 32 bytes or more for
+	// HS256, 48 for HS384, 64 for HS512. Whoever has it can sign tokens.
+	Secret []byte
 	// Algorithms are the accepted signature algorithms: RS256 to RS512, PS256 to
-	// PS512, ES256 to ES512, EdDSA. At least one.
+	// PS512, ES256 to ES512, EdDSA; with a Secret, HS256 to HS512 and no other. At
+	// least one.
 	Algorithms []string
 	// Audiences: a token must be for one of them. Empty: for anyone.
 	Audiences []string
@@ -95,11 +103,11 @@ func (c Config) reader() (*token.Reader, error) {
 	issuers := make([]token.Issuer, len(c.Issuers))
 	for n, i := range c.Issuers {
 		issuers[n] = token.Issuer{
-			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Algorithms: i.Algorithms, Audiences: i.Audiences,
+			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Secret: i.Secret, Algorithms: i.Algorithms, Audiences: i.Audiences,
 			MaxLifetime: i.MaxLifetime, Leeway: i.Leeway,
 		}
 	}
-	r, err := token.NewReader(issuers, c.HTTPClient, c.Logger)
+	r, err := token.NewReader(issuers, c.HTTPClient, c.Logger, token.Persist(c.KeysFile))
 	if err != nil {
 		return nil, fmt.Errorf("verifier.Config: %w", err)
 	}

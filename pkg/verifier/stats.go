@@ -26,7 +26,7 @@ type DecisionCount struct {
 type KeyStatus struct {
 	Issuer string
 	Keys   int       // usable ones
-	Loaded time.Time // when the last good document was had; zero: never
+	Loaded time.Time // when the last good document was fetched, if by an earlier process; zero: never; now: a secret
 	Err    error     // of the last fetch; nil if it succeeded
 }
 

@@ -12,8 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -202,28 +200,14 @@ const mib = 1 << 20
 // memory is what the kernel says of the authority, in bytes: now, and at most so far.
 func (w *world) memory() (rss, peak int) {
 	w.Helper()
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(w.authority.PID()), "status"))
-	if err != nil {
-		w.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		var kb int
-		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kb); n == 1 {
-			rss = kb << 10
-		}
-		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kb); n == 1 {
-			peak = kb << 10
-		}
-	}
-	return rss, peak
+	u := harness.UsageOf(w, w.authority.PID())
+	return u.RSS, u.Peak
 }
 
 // resetPeak has the kernel count the most memory that is held from now on.
 func (w *world) resetPeak() {
 	w.Helper()
-	if err := os.WriteFile(filepath.Join("/proc", strconv.Itoa(w.authority.PID()), "clear_refs"), []byte("5"), 0); err != nil {
-		w.Fatal(err)
-	}
+	harness.ResetPeak(w, w.authority.PID())
 }
 
 // waitFor waits until something is so, for at most limit.

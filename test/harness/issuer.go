@@ -42,7 +42,7 @@ func NewIssuer(t testing.TB) *Issuer {
 		_, _ = w.Write([]byte(jwks))
 	}))
 	t.Cleanup(server.Close)
-	return &Issuer{Trust{server.URL, server.URL + "/jwks", []string{"ES256"}}, t, key}
+	return &Issuer{Trust{Issuer: server.URL, JWKSURI: server.URL + "/jwks", Algorithms: []string{"ES256"}}, t, key}
 }
 
 // Token signs claims, with the issuer's iss where they have none.

@@ -24,12 +24,12 @@ const ReadyTimeout = 20 * time.Second
 // shown is how much of a process's output a failed test shows.
 const shown = 32 << 10
 
-// Process is an authority or a sidecar. It keeps its ports, its directory and its
-// output over restarts.
+// Process is an authority, a sidecar or another program. It keeps its ports, its
+// directory and its output over restarts.
 type Process struct {
 	Name    string
 	URL     string // of the authority, or of the sidecar's proxy
-	OpsURL  string // where /readyz and /metrics are: URL, or the sidecar's check listener
+	OpsURL  string // where /readyz and /metrics are: URL, or the sidecar's check listener; empty for another program
 	NATSURL string // of the authority's embedded server; empty for a sidecar
 	// ExtAuthz is the address of a sidecar's gRPC listener; empty for an authority.
 	ExtAuthz string
@@ -56,17 +56,22 @@ func newProcess(t testing.TB, name, dir string) *Process {
 	if dir == "" {
 		dir = t.TempDir()
 	}
+	config := filepath.Join(dir, name+".yaml")
 	p := &Process{
-		Name: name, Dir: dir, Config: filepath.Join(dir, name+".yaml"), t: t, out: &output{},
-		args: []string{filepath.Join(Build(t), name), "serve", "--config", filepath.Join(dir, name+".yaml")},
+		Name: name, Dir: dir, Config: config, t: t, out: &output{},
+		args: []string{filepath.Join(Build(t), name), "serve", "--config", config},
 	}
-	t.Cleanup(func() {
+	p.endWithTest()
+	return p
+}
+
+func (p *Process) endWithTest() {
+	p.t.Cleanup(func() {
 		p.Kill()
-		if t.Failed() {
-			t.Logf("output of %s at %s:\n%s", p.Name, p.URL, p.out.tail(shown))
+		if p.t.Failed() {
+			p.t.Logf("output of %s at %s:\n%s", p.Name, p.URL, p.out.tail(shown))
 		}
 	})
-	return p
 }
 
 // Start starts a process that doesn't run, with the configuration file as it is
@@ -140,8 +145,16 @@ var client = &http.Client{
 	Transport: &http.Transport{DisableKeepAlives: true}, // none is left over when a test ends
 }
 
-// Ready says whether /readyz answers 200 now.
+// Ready says whether /readyz answers 200 now, or, for another program, whether it
+// takes connections.
 func (p *Process) Ready() bool {
+	if p.OpsURL == "" {
+		c, err := net.Dial("tcp", strings.TrimPrefix(p.URL, "http://"))
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	}
 	resp, err := client.Get(p.OpsURL + "/readyz")
 	if err != nil {
 		return false

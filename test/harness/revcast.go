@@ -27,6 +27,7 @@ type Client struct {
 type Trust struct {
 	Issuer, JWKSURI string
 	Algorithms      []string // default: theirs
+	SecretFile      string   // in place of JWKSURI
 }
 
 // AuthorityOptions say which authority to start.
@@ -75,7 +76,7 @@ type SidecarOptions struct {
 	// Authority and Upstream are the URLs of both.
 	Authority, Upstream string
 	Issuers             []Trust
-	// Dir is where the state file goes. Default: a directory of the test's.
+	// Dir is where the state and keys files go. Default: a directory of the test's.
 	Dir string
 	// Edit, where set, changes the configuration, a JSON object, before it is written.
 	Edit func(config map[string]any)
@@ -92,13 +93,19 @@ func StartSidecar(t testing.TB, o SidecarOptions) *Process {
 	p.begin(map[string]any{
 		"listen": listen, "check_listen": check, "extauthz_listen": extAuthz, "authority": o.Authority, "upstream": o.Upstream,
 		"issuers": issuers(o.Issuers), "state_file": filepath.Join(p.Dir, "sidecar.state"),
+		"keys_file": filepath.Join(p.Dir, "sidecar.keys"),
 	}, o.Edit, o.NoWait)
 	return p
 }
 
 func issuers(trusted []Trust) (list []any) {
 	for _, i := range trusted {
-		one := map[string]any{"issuer": i.Issuer, "jwks_uri": i.JWKSURI}
+		one := map[string]any{"issuer": i.Issuer}
+		if i.SecretFile != "" {
+			one["secret_file"] = i.SecretFile
+		} else {
+			one["jwks_uri"] = i.JWKSURI
+		}
 		if len(i.Algorithms) > 0 {
 			one["algorithms"] = i.Algorithms
 		}

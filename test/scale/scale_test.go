@@ -113,47 +113,6 @@ func revocation(i int, now time.Time) denylist.Revocation {
 	}
 }
 
-// usage is what the kernel says of a process.
-type usage struct {
-	rss, peak int // bytes
-	cpu       time.Duration
-}
-
-func usageOf(t *testing.T, p *harness.Process) (u usage) {
-	t.Helper()
-	dir := filepath.Join("/proc", strconv.Itoa(p.PID()))
-	status, err := os.ReadFile(filepath.Join(dir, "status"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		var kb int
-		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kb); n == 1 {
-			u.rss = kb << 10
-		}
-		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kb); n == 1 {
-			u.peak = kb << 10
-		}
-	}
-	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	u.cpu = time.Duration(user+system) * 10 * time.Millisecond
-	return u
-}
-
-// resetPeak has the kernel count the most memory that the process held from now on.
-func resetPeak(t *testing.T, p *harness.Process) {
-	t.Helper()
-	if err := os.WriteFile(filepath.Join("/proc", strconv.Itoa(p.PID()), "clear_refs"), []byte("5"), 0); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func mb(n int) string { return fmt.Sprintf("%.0f MB", float64(n)/1e6) }
 
 func waitReady(t *testing.T, p *harness.Process, limit time.Duration) time.Duration {
@@ -186,8 +145,8 @@ func TestTenMillion(t *testing.T) {
 	})
 	t.Logf("the authority is ready %s after its start", waitReady(t, authority, 5*time.Minute).Round(time.Millisecond))
 	time.Sleep(3 * time.Second)
-	idle := usageOf(t, authority)
-	t.Logf("the authority holds %s, %.1f bytes an entry", mb(idle.rss), float64(idle.rss)/float64(*entries))
+	idle := harness.UsageOf(t, authority.PID())
+	t.Logf("the authority holds %s, %.1f bytes an entry", mb(idle.RSS), float64(idle.RSS)/float64(*entries))
 
 	t.Run("snapshot", func(t *testing.T) { snapshot(t, authority, issuer) })
 	t.Run("forty", func(t *testing.T) { forty(t, authority) })
@@ -261,10 +220,10 @@ func snapshot(t *testing.T, authority *harness.Process, issuer *harness.Issuer) 
 		return p99(joined)
 	}
 	measure(10 * time.Second) // warms everything
-	resetPeak(t, authority)
+	harness.ResetPeak(t, authority.PID())
 	idle := measure(20 * time.Second)
-	before := usageOf(t, authority)
-	resetPeak(t, authority)
+	before := harness.UsageOf(t, authority.PID())
+	harness.ResetPeak(t, authority.PID())
 	var made atomic.Int64
 	done := make(chan struct{})
 	var asker sync.WaitGroup
@@ -289,12 +248,12 @@ func snapshot(t *testing.T, authority *harness.Process, issuer *harness.Issuer) 
 	busy := measure(20 * time.Second)
 	close(done)
 	asker.Wait()
-	after := usageOf(t, authority)
+	after := harness.UsageOf(t, authority.PID())
 	t.Logf("%d snapshots made meanwhile, the last in %v s", made.Load(), authority.Metric(t, "revcast_snapshot_duration_seconds"))
 	list := authority.Metric(t, "revcast_list_bytes")
 	t.Logf("p99 %s beside %s: %.2fx", busy, idle, float64(busy)/float64(idle))
 	t.Logf("memory at most %s while revoking, %s while snapshots are made too: the list's %s and %.2f times as much again",
-		mb(before.peak), mb(after.peak), mb(int(list)), float64(after.peak-before.peak)/list)
+		mb(before.Peak), mb(after.Peak), mb(int(list)), float64(after.Peak-before.Peak)/list)
 	size, err := http.Head(authority.URL + wire.SnapshotPath)
 	if err != nil {
 		t.Fatal(err)
@@ -314,8 +273,8 @@ func p50(took []time.Duration) time.Duration {
 
 // forty verifiers ask for the snapshot at once.
 func forty(t *testing.T, authority *harness.Process) {
-	before := usageOf(t, authority)
-	resetPeak(t, authority)
+	before := harness.UsageOf(t, authority.PID())
+	harness.ResetPeak(t, authority.PID())
 	began := time.Now()
 	var readers sync.WaitGroup
 	var bytes atomic.Int64
@@ -335,9 +294,9 @@ func forty(t *testing.T, authority *harness.Process) {
 		})
 	}
 	readers.Wait()
-	after := usageOf(t, authority)
+	after := harness.UsageOf(t, authority.PID())
 	t.Logf("40 snapshots, %s, in %s: %s of the authority's processor time each; memory %s before, %s at most",
-		mb(int(bytes.Load())), time.Since(began).Round(time.Millisecond), (after.cpu-before.cpu)/40, mb(before.rss), mb(after.peak))
+		mb(int(bytes.Load())), time.Since(began).Round(time.Millisecond), (after.CPU-before.CPU)/40, mb(before.RSS), mb(after.Peak))
 }
 
 func sidecar(t *testing.T, authority *harness.Process, issuer *harness.Issuer) {
@@ -350,9 +309,9 @@ func sidecar(t *testing.T, authority *harness.Process, issuer *harness.Issuer) {
 	waitReady(t, s, time.Minute)
 	t.Logf("an empty sidecar is ready %s after its start", time.Since(began).Round(time.Millisecond))
 	time.Sleep(5 * time.Second)
-	u := usageOf(t, s)
-	t.Logf("it holds %s (at most %s), %.1f bytes an entry; %.0f entries in %.0f bytes of list", mb(u.rss), mb(u.peak),
-		float64(u.rss)/float64(*entries), s.Metric(t, "revcast_list_entries"), s.Metric(t, "revcast_list_bytes"))
+	u := harness.UsageOf(t, s.PID())
+	t.Logf("it holds %s (at most %s), %.1f bytes an entry; %.0f entries in %.0f bytes of list", mb(u.RSS), mb(u.Peak),
+		float64(u.RSS)/float64(*entries), s.Metric(t, "revcast_list_entries"), s.Metric(t, "revcast_list_bytes"))
 	for _, kill := range []bool{false, true} {
 		if kill {
 			s.Kill()

@@ -146,7 +146,7 @@ func untilReady(ctx context.Context, log *pendingLog) bool {
 	return true
 }
 
-// parts are what needs neither network nor data directory to be made.
+// parts are what needs neither network nor the data directory's lock to be made.
 type parts struct {
 	reader   *token.Reader
 	events   *token.Reader // of transmitters; nil where there are none
@@ -160,9 +160,13 @@ type parts struct {
 func assemble(cfg Config, log *pendingLog, list *denylist.List, o Options) (p parts, err error) {
 	var readers []token.Issuer
 	var issuers []authority.Issuer
-	for _, i := range cfg.Issuers {
+	for n, i := range cfg.Issuers {
+		secret, err := i.Secret(fmt.Sprintf("issuers[%d]", n))
+		if err != nil {
+			return p, err
+		}
 		readers = append(readers, token.Issuer{
-			Issuer: i.Issuer.Issuer, JWKSURI: i.JWKSURI, Algorithms: i.Algorithms, Audiences: i.Audiences,
+			Issuer: i.Issuer.Issuer, JWKSURI: i.JWKSURI, Secret: secret, Algorithms: i.Algorithms, Audiences: i.Audiences,
 			MaxLifetime: i.MaxTokenLifetime, Leeway: i.Leeway,
 		})
 		issuers = append(issuers, authority.Issuer{
@@ -173,7 +177,7 @@ func assemble(cfg Config, log *pendingLog, list *denylist.List, o Options) (p pa
 			},
 		})
 	}
-	if p.reader, err = token.NewReader(readers, nil, o.Logger, token.ForRevoking()); err != nil {
+	if p.reader, err = token.NewReader(readers, nil, o.Logger, token.ForRevoking(), token.Persist(filepath.Join(cfg.DataDir, "keys.json"))); err != nil {
 		return p, config.Errorf("", "%v", err)
 	}
 	var events authority.Tokens

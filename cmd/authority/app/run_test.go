@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -290,5 +291,57 @@ func TestDurableReadsTokensForRevoking(t *testing.T) {
 	parts.face.ServeHTTP(w, r)
 	if w.Code != http.StatusServiceUnavailable { // the keys were fetched too short ago to ask again
 		t.Error(w.Code, w.Body)
+	}
+}
+
+// An authority that restarts while the issuer is away goes on revoking its tokens, and
+// calls none forged by the keys of before.
+func TestDurableRevokesWhileTheIssuerIsAway(t *testing.T) {
+	key := tokentest.NewKey("k", "ES256")
+	jwks := httptest.NewServer(tokentest.NewIdP(key))
+	t.Cleanup(jwks.Close)
+	cfg := testConfig(t)
+	cfg.Issuers = []Issuer{NewIssuer("https://idp.example", jwks.URL)}
+	cfg.Clients = []Client{{ID: "web", Auth: []string{"none"}}}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	revoke := func(addrs Addrs, k *tokentest.Key, id string) int {
+		t.Helper()
+		raw := k.Token(map[string]any{
+			"iss": "https://idp.example", "jti": id, "client_id": "web", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+		})
+		resp, err := client.PostForm("http://"+addrs.HTTP+"/oauth2/revoke", url.Values{"client_id": {"web"}, "token": {raw}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	entries := func(addrs Addrs, want string) {
+		t.Helper()
+		if _, metrics := get(t, "http://"+addrs.HTTP+"/metrics"); !strings.Contains(metrics, "\nrevcast_log_revocations_total "+want+"\n") {
+			t.Errorf("not %s revocations in\n%s", want, metrics)
+		}
+	}
+	addrs, stop := start(t, cfg)
+	if code := revoke(addrs, key, "one"); code != http.StatusOK {
+		t.Error("with the issuer there:", code)
+	}
+	entries(addrs, "1")
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Stat(filepath.Join(cfg.DataDir, "keys.json")); err != nil {
+		t.Error(err)
+	} else if info.Mode().Perm() != 0o600 {
+		t.Error("others can read it, or write:", info.Mode())
+	}
+	jwks.Close()
+	addrs, _ = start(t, cfg)
+	if code := revoke(addrs, key, "two"); code != http.StatusOK {
+		t.Error("with the issuer away:", code)
+	}
+	entries(addrs, "1")
+	if code := revoke(addrs, tokentest.NewKey("k", "ES256"), "three"); code != http.StatusServiceUnavailable {
+		t.Error("forged, or signed by a new key that nobody can know:", code)
 	}
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -76,6 +77,11 @@ type Config struct {
 	// process uses it.
 	StateFile string `yaml:"state_file"`
 
+	// KeysFile keeps the issuers' keys over restarts, so that one is possible while an
+	// issuer is away. Default ./sidecar.keys; "" in the file keeps none. One process
+	// uses it, and nobody else may write it: he could make tokens.
+	KeysFile string `yaml:"keys_file"`
+
 	// CacheSize is how many verified signatures are remembered, at about 4 KiB each.
 	// Default 100000. More saves processor time, and nothing else depends on it.
 	CacheSize int `yaml:"cache_size"`
@@ -114,9 +120,14 @@ type Route struct {
 func (r Route) check(key string) error {
 	if err := config.Check(
 		config.Required(key+".path", r.Path), config.Each(key+".audiences", r.Audiences, config.Required),
-		config.Each(key+".scopes", r.Scopes, config.Required), config.OneOf(key+".on_stale", r.OnStale, "deny", "allow", ""),
+		config.Each(key+".scopes", r.Scopes, config.Required),
 	); err != nil {
 		return err
+	}
+	if r.OnStale != "" {
+		if err := config.OneOf(key+".on_stale", r.OnStale, "deny", "allow"); err != nil {
+			return err
+		}
 	}
 	if r.Public && (len(r.Audiences) > 0 || len(r.Scopes) > 0 || r.OnStale != "") {
 		return config.Errorf(key, "is public, so nothing else can be asked")
@@ -130,6 +141,40 @@ type Identity struct {
 	Header string `yaml:"header"`
 }
 
+// routes makes the sidecar's of the configured ones; v decides on them.
+func (c Config) routes(v *verifier.Verifier) (all []sidecar.Route) {
+	for _, r := range c.Routes {
+		one := sidecar.Route{Path: r.Path, Public: r.Public}
+		if v != nil {
+			one.Decider = v.Requiring(r.requirement())
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+func (c Config) identity() (all []sidecar.Identity) {
+	for _, i := range c.Identity {
+		all = append(all, sidecar.Identity(i))
+	}
+	return all
+}
+
+func (r Route) requirement() verifier.Requirement {
+	need := verifier.Requirement{Audiences: r.Audiences, Scopes: r.Scopes}
+	if r.OnStale != "" {
+		need.OnStale = new(policy(r.OnStale))
+	}
+	return need
+}
+
+func policy(onStale string) verifier.StalePolicy {
+	if onStale == "allow" {
+		return verifier.Allow
+	}
+	return verifier.Deny
+}
+
 const maxStaleness = 7 * 24 * time.Hour
 
 // NewConfig returns the defaults: all but the authority, the upstream and the
@@ -139,7 +184,7 @@ func NewConfig() Config {
 		Listen: "127.0.0.1:8710", CheckListen: "127.0.0.1:8711", ExtAuthzListen: "127.0.0.1:8712",
 		UpstreamTimeout: sidecar.DefaultUpstreamTimeout,
 		Freshness:       Freshness{denylist.DefaultMaxStaleness, "deny"},
-		StateFile:       "./sidecar.state", CacheSize: verifier.DefaultCacheSize,
+		StateFile:       "./sidecar.state", KeysFile: "./sidecar.keys", CacheSize: verifier.DefaultCacheSize,
 		Log: config.DefaultLog(),
 	}
 }
@@ -166,6 +211,9 @@ func (c Config) check() error {
 			return err
 		}
 	}
+	if wrong, ok := errors.AsType[*sidecar.ConfigError](sidecar.Check(c.routes(nil), c.identity())); ok {
+		return config.Errorf(wrong.Key, "%s", wrong.Problem)
+	}
 	if c.CacheSize < 1 {
 		return config.Errorf("cache_size", "must be at least 1, not %d", c.CacheSize)
 	}
@@ -181,11 +229,16 @@ func (c Config) check() error {
 			return config.Errorf(key+".issuer", "%q is there twice", issuer.Issuer)
 		}
 	}
-	if c.StateFile != "" {
-		dir := filepath.Dir(c.StateFile)
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			return config.Errorf("state_file", "%s is not a directory", dir)
-		}
+	if c.KeysFile != "" && c.StateFile != "" && filepath.Clean(c.KeysFile) == filepath.Clean(c.StateFile) {
+		return config.Errorf("keys_file", "%s is the state_file already", c.KeysFile)
+	}
+	return config.Check(inDirectory("state_file", c.StateFile), inDirectory("keys_file", c.KeysFile))
+}
+
+func inDirectory(key, file string) error {
+	dir := filepath.Dir(file)
+	if info, err := os.Stat(dir); file != "" && (err != nil || !info.IsDir()) {
+		return config.Errorf(key, "%s is not a directory", dir)
 	}
 	return nil
 }

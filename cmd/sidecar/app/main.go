@@ -21,7 +21,7 @@ var help string
 var flags = map[string]string{
 	"listen": "listen", "check-listen": "check_listen", "extauthz-listen": "extauthz_listen",
 	"authority": "authority", "upstream": "upstream",
-	"state-file": "state_file", "max-staleness": "freshness.max_staleness", "on-stale": "freshness.on_stale",
+	"state-file": "state_file", "keys-file": "keys_file", "max-staleness": "freshness.max_staleness", "on-stale": "freshness.on_stale",
 	"log-level": "log.level", "log-format": "log.format",
 }
 

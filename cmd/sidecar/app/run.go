@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -131,15 +130,19 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 		return nil, config.Errorf("upstream", "%v", err)
 	}
 	var issuers []verifier.Issuer
-	for _, i := range cfg.Issuers {
+	for n, i := range cfg.Issuers {
+		secret, err := i.Secret(fmt.Sprintf("issuers[%d]", n))
+		if err != nil {
+			return nil, err
+		}
 		issuers = append(issuers, verifier.Issuer{
-			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Algorithms: i.Algorithms, Audiences: i.Audiences,
+			Issuer: i.Issuer, JWKSURI: i.JWKSURI, Secret: secret, Algorithms: i.Algorithms, Audiences: i.Audiences,
 			MaxLifetime: i.MaxTokenLifetime, Leeway: i.Leeway,
 		})
 	}
 	if p.verifier, err = verifier.New(verifier.Config{
 		Denylist: p.list, Issuers: issuers, OnStale: policy(cfg.Freshness.OnStale), OutliveExpiry: cfg.OutliveExpiry,
-		CacheSize: cfg.CacheSize, Logger: logger,
+		CacheSize: cfg.CacheSize, KeysFile: cfg.KeysFile, Logger: logger,
 	}); err != nil {
 		return nil, config.Errorf("", "%v", err)
 	}
@@ -148,40 +151,15 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		cli.ListCollector{List: p.list}, &sidecar.Collector{List: p.list, Verifier: p.verifier}, feedCollector{p.feed.Status},
 	)
-	sc := sidecar.Config{
-		Decider: p.verifier, Upstream: upstream, UpstreamTimeout: cfg.UpstreamTimeout, Preflights: cfg.CORSPreflight,
-		Ready: p.ready, Gatherer: registry, Logger: logger,
-	}
-	for _, r := range cfg.Routes {
-		sc.Routes = append(sc.Routes, sidecar.Route{Path: r.Path, Public: r.Public, Decider: p.verifier.Requiring(r.requirement())})
-	}
-	for _, i := range cfg.Identity {
-		sc.Identity = append(sc.Identity, sidecar.Identity(i))
-	}
-	if p.sidecar, err = sidecar.New(sc); err != nil {
+	if p.sidecar, err = sidecar.New(sidecar.Config{
+		Decider: p.verifier, Routes: cfg.routes(p.verifier), Identity: cfg.identity(), Preflights: cfg.CORSPreflight,
+		Upstream: upstream, UpstreamTimeout: cfg.UpstreamTimeout, Ready: p.ready, Gatherer: registry, Logger: logger,
+	}); err != nil {
 		p.verifier.Close()
-		if wrong, ok := errors.AsType[*sidecar.ConfigError](err); ok {
-			return nil, config.Errorf(wrong.Key, "%s", wrong.Problem)
-		}
 		return nil, err
 	}
 	registry.MustRegister(p.sidecar)
 	return p, nil
-}
-
-func policy(onStale string) verifier.StalePolicy {
-	if onStale == "allow" {
-		return verifier.Allow
-	}
-	return verifier.Deny
-}
-
-func (r Route) requirement() verifier.Requirement {
-	need := verifier.Requirement{Audiences: r.Audiences, Scopes: r.Scopes}
-	if r.OnStale != "" {
-		need.OnStale = new(policy(r.OnStale))
-	}
-	return need
 }
 
 // ready adds to the verifier's answer what the feed knows about the cause.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -24,8 +25,9 @@ import (
 
 // issuer signs tokens and publishes its key.
 type issuer struct {
-	url string
-	key ed25519.PrivateKey
+	url  string
+	key  ed25519.PrivateKey
+	away func() // nobody answers there any more
 }
 
 func newIssuer(t *testing.T) *issuer {
@@ -40,7 +42,7 @@ func newIssuer(t *testing.T) *issuer {
 			base64.RawURLEncoding.EncodeToString(public))
 	}))
 	t.Cleanup(server.Close)
-	return &issuer{server.URL, private}
+	return &issuer{server.URL, private, server.Close}
 }
 
 func (i *issuer) token(t *testing.T, id string) string {
@@ -140,7 +142,7 @@ func startAuthority(t *testing.T, idp *issuer, logger *slog.Logger) (addrs autho
 }
 
 // The whole path in one process: a revoked token is refused, and still is after a
-// restart of the sidecar with the authority away.
+// restart of the sidecar with the authority and the issuer away.
 func TestRevokedTokenIsRefused(t *testing.T) {
 	idp := newIssuer(t)
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -153,6 +155,7 @@ func TestRevokedTokenIsRefused(t *testing.T) {
 
 	sc := NewConfig()
 	sc.Listen, sc.CheckListen, sc.ExtAuthzListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", filepath.Join(t.TempDir(), "state")
+	sc.KeysFile = sc.StateFile + ".keys"
 	sc.Authority, sc.Upstream = "http://"+aAddrs.HTTP, api.URL
 	sc.Issuers = []config.Issuer{config.NewIssuer(idp.url, idp.url)}
 	sc.Issuers[0].Algorithms, sc.Issuers[0].Audiences = []string{"EdDSA"}, []string{"api"}
@@ -196,7 +199,8 @@ func TestRevokedTokenIsRefused(t *testing.T) {
 
 	stop()
 	stopAuthority()
-	addrs, stop = sidecar() // ready by its state file
+	idp.away()
+	addrs, stop = sidecar() // ready by its state and keys files
 	if resp, body := call(t, "GET", "http://"+addrs.Proxy, good, nil); resp.StatusCode != 200 {
 		t.Error(resp.StatusCode, body)
 	}
@@ -204,6 +208,69 @@ func TestRevokedTokenIsRefused(t *testing.T) {
 		t.Error(resp.StatusCode, body)
 	}
 	stop()
+}
+
+// An issuer with a secret: its tokens are revoked and refused as those of others.
+func TestTokenOfASecretIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	secret := []byte(strings.Repeat("0123456789abcdef", 2))
+	one := config.Issuer{SecretFile: filepath.Join(dir, "secret")}
+	one.Default()
+	one.Issuer, one.Algorithms = "https://legacy.example", []string{"HS256"}
+	if err := os.WriteFile(one.SecretFile, append(secret, '\n'), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	api := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(api.Close)
+	logger := slog.New(slog.NewTextHandler(t.Output(), nil))
+
+	ac := authority.NewConfig()
+	ac.Listen, ac.NATS.Listen, ac.DataDir = "127.0.0.1:0", "127.0.0.1:0", filepath.Join(dir, "data")
+	ac.Issuers = []authority.Issuer{authority.NewIssuer(one.Issuer, "")}
+	ac.Issuers[0].Issuer = one
+	ac.Clients = []authority.Client{{ID: "web", Auth: []string{"none"}}}
+	up := make(chan authority.Addrs, 1)
+	_, ended := background(t, "authority", func(ctx context.Context) error {
+		return authority.Run(ctx, ac, authority.Options{Logger: logger, Ready: func(a authority.Addrs) { up <- a }})
+	})
+	at := await(t, "ready", up, ended)
+
+	sc := NewConfig()
+	sc.Listen, sc.CheckListen, sc.StateFile, sc.KeysFile = "127.0.0.1:0", "127.0.0.1:0", "", ""
+	sc.Authority, sc.Upstream, sc.Issuers = "http://"+at.HTTP, api.URL, []config.Issuer{one}
+	ready := make(chan Addrs, 1)
+	_, ended = background(t, "sidecar", func(ctx context.Context) error {
+		return Run(ctx, sc, Options{Logger: logger, Ready: func(a Addrs) { ready <- a }})
+	})
+	addrs := await(t, "ready", ready, ended)
+
+	token := func(id string, secret []byte) string {
+		text, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+			"iss": one.Issuer, "client_id": "web", "jti": id, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+		}).SignedString(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	good, bad := token("good", secret), token("bad", secret)
+	for raw, want := range map[string]int{good: 200, bad: 200, token("forged", append(secret, '\n')): 401, token("forged", nil): 401} {
+		if resp, body := call(t, "GET", "http://"+addrs.Proxy, raw, nil); resp.StatusCode != want {
+			t.Fatal(resp.StatusCode, body)
+		}
+	}
+	if resp, body := call(t, "POST", "http://"+at.HTTP+"/oauth2/revoke", "", url.Values{"client_id": {"web"}, "token": {bad}}); resp.StatusCode != 200 {
+		t.Fatal(resp.StatusCode, body)
+	}
+	for status := 200; status == 200; runtime.Gosched() { // on its way
+		resp, body := call(t, "GET", "http://"+addrs.Proxy, bad, nil)
+		if status = resp.StatusCode; status != 200 && status != 401 {
+			t.Fatal(status, body)
+		}
+	}
+	if resp, body := call(t, "GET", "http://"+addrs.Proxy, good, nil); resp.StatusCode != 200 {
+		t.Error(resp.StatusCode, body)
+	}
 }
 
 // With the authority away and no state, nothing is let through.
@@ -215,6 +282,7 @@ func TestSidecarWithoutAuthorityServesNothing(t *testing.T) {
 	t.Cleanup(api.Close)
 	sc := NewConfig()
 	sc.Listen, sc.CheckListen, sc.ExtAuthzListen, sc.StateFile = "127.0.0.1:0", "127.0.0.1:0", "", ""
+	sc.KeysFile = ""
 	sc.Authority, sc.Upstream, sc.Freshness.OnStale = gone.URL, api.URL, "allow"
 	sc.Issuers = []config.Issuer{config.NewIssuer(idp.url, idp.url)}
 	sc.Issuers[0].Algorithms = []string{"EdDSA"}

@@ -21,7 +21,8 @@ import (
 // unlike is a configuration whose every key has another value than by default.
 func unlike(idp *issuer, authority, stateFile string) Config {
 	c := NewConfig()
-	c.Listen, c.CheckListen, c.ExtAuthzListen, c.StateFile = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", stateFile
+	c.Listen, c.CheckListen, c.ExtAuthzListen = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
+	c.StateFile, c.KeysFile = stateFile, ""
 	c.Authority, c.Upstream, c.UpstreamTimeout, c.CacheSize = authority, "http://127.0.0.1:1/base", 7*time.Second, 7
 	c.Issuers = []config.Issuer{{
 		Issuer: idp.url, JWKSURI: idp.url, Algorithms: []string{"EdDSA"}, Audiences: []string{"api"},

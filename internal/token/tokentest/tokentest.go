@@ -30,10 +30,12 @@ import (
 type Key struct {
 	KID, Alg string // KID may be empty
 	Private  crypto.Signer
+	Secret   []byte         // of an HS256, HS384 or HS512 key, which has no Private
 	Extra    map[string]any // members of the JWK to add or replace; nil removes one
 }
 
-// NewKey makes a key pair for RS256, PS256, ES256, ES384, EdDSA and their like.
+// NewKey makes a key pair for RS256, PS256, ES256, ES384, EdDSA and their like, or a
+// secret for HS256 and its like.
 func NewKey(kid, alg string) *Key {
 	k := &Key{KID: kid, Alg: alg}
 	var err error
@@ -44,6 +46,9 @@ func NewKey(kid, alg string) *Key {
 		k.Private, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	case "ES512":
 		k.Private, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	case "HS256", "HS384", "HS512":
+		k.Secret = make([]byte, jwt.GetSigningMethod(alg).(*jwt.SigningMethodHMAC).Hash.Size())
+		_, err = rand.Read(k.Secret)
 	case "EdDSA":
 		_, k.Private, err = ed25519.GenerateKey(rand.Reader)
 	default:
@@ -70,6 +75,10 @@ func (k *Key) JWK() map[string]any {
 	}
 	if k.Alg != "" {
 		m["alg"] = k.Alg
+	}
+	if k.Secret != nil {
+		m["kty"], m["k"] = "oct", encode(k.Secret)
+		return m
 	}
 	switch p := k.Private.Public().(type) {
 	case *rsa.PublicKey:
@@ -102,11 +111,16 @@ func Document(keys ...*Key) []byte {
 
 // Token signs claims under an ordinary access token's header.
 func (k *Key) Token(claims map[string]any) string {
+	return k.SignInput(k.Header() + "." + encode(marshal(claims)))
+}
+
+// Header returns an ordinary access token's header, encoded.
+func (k *Key) Header() string {
 	h := map[string]any{"alg": k.Alg, "typ": "at+jwt"}
 	if k.KID != "" {
 		h["kid"] = k.KID
 	}
-	return k.Sign(string(marshal(h)), string(marshal(claims)))
+	return encode(marshal(h))
 }
 
 // Sign signs exactly this header and payload, whatever the header says, with the
@@ -118,6 +132,9 @@ func (k *Key) Sign(header, payload string) string {
 // SignInput signs exactly this "header.payload".
 func (k *Key) SignInput(input string) string {
 	var private any = k.Private
+	if k.Secret != nil {
+		private = k.Secret
+	}
 	s, err := jwt.GetSigningMethod(k.Alg).Sign(input, private)
 	if err != nil {
 		panic(err)
@@ -190,6 +207,7 @@ func (p *IdP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
+	maps.Copy(w.Header(), response.Header)
 	w.WriteHeader(response.StatusCode)
 	io.Copy(w, response.Body)
 }

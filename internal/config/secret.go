@@ -1,0 +1,39 @@
+package config
+
+import (
+	"bytes"
+	"io"
+	"os"
+
+	"github.com/revcast/revcast/internal/token"
+)
+
+const maxSecret = 4 << 10 // bytes of a file
+
+// Secret reads the secret of an issuer at the path key, where it has one; nil where it
+// has none. No error holds any of it.
+func (i *Issuer) Secret(key string) ([]byte, error) {
+	if i.SecretFile == "" {
+		return nil, nil
+	}
+	key += ".secret_file"
+	f, err := os.Open(i.SecretFile)
+	if err != nil {
+		return nil, Errorf(key, "%v", err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	switch {
+	case err != nil:
+		return nil, Errorf(key, "%v", err)
+	case len(b) > maxSecret:
+		return nil, Errorf(key, "%s is larger than 4 KiB", i.SecretFile)
+	}
+	if line, ok := bytes.CutSuffix(b, []byte("\n")); ok { // an editor's, not the secret's
+		b = bytes.TrimSuffix(line, []byte("\r"))
+	}
+	if err := token.CheckSecret(b, i.Algorithms); err != nil {
+		return nil, Errorf(key, "what %s holds %v", i.SecretFile, err)
+	}
+	return b, nil
+}
