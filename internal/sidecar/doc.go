@@ -22,6 +22,12 @@
 //     sees that it did: a status where none was sent, or else a cut.
 //   - Transparent otherwise: Host, query and bodies pass as they came. Answers without
 //     a length, and server-sent events, are flushed at every write, so that streams flow.
+//   - A route that depends on how a path is read is none: whatever a server may make of
+//     case, escapes, and dots or spaces at the ends of names, the rule is the same, or
+//     the request is refused.
+//   - A token that nobody decided on reaches nobody: where there is one already, a second
+//     one in the query or a form refuses the request; where none is asked for, those in
+//     the Authorization header and the query are dropped.
 //   - Of upgrades only websocket passes: after any other (h2c), requests that were
 //     never decided on would follow on the same connection.
 //   - No token is logged, and no answer names the upstream.

@@ -66,11 +66,10 @@ const (
 // door is one way to ask.
 type door struct {
 	on   Listener
-	path string // as for [http.ServeMux], without a method
+	path string // exactly; "/" is for all others, too
 	// get: it answers GET and HEAD, and 405 to anything else.
 	get bool
-	// below: it answers for all paths below, too, as they came: a mux would redirect to
-	// clean ones.
+	// below: it answers for all paths below, too, as they came.
 	below bool
 	open  func(*Sidecar) http.Handler
 }
@@ -159,24 +158,30 @@ func (s *Sidecar) Handler(on Listener) http.Handler {
 			here = append(here, d)
 		}
 	}
-	// A mux redirects paths that aren't clean, which is for the upstream to do.
 	if len(here) == 1 {
 		return here[0].open(s)
 	}
-	mux := http.NewServeMux()
-	var before http.Handler = mux
+	at := make(map[string]http.Handler, len(here))
+	// A mux would redirect paths that aren't clean, and other proxies may pass a redirect on.
+	var others http.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, known := at[r.URL.Path]
+		if !known {
+			h = at["/"]
+		}
+		h.ServeHTTP(w, r)
+	})
 	for _, d := range here {
 		h := d.open(s)
 		if d.get {
 			h = getOnly(h)
 		}
 		if d.below {
-			before = firstBelow(d.path, h, before)
+			others = firstBelow(d.path, h, others)
 			continue
 		}
-		mux.Handle(d.path, h)
+		at[d.path] = h
 	}
-	return before
+	return others
 }
 
 // firstBelow has h answer for a path and all below it.

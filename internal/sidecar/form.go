@@ -3,9 +3,9 @@ package sidecar
 import (
 	"errors"
 	"io"
-	"mime"
 	"net/http"
-	"net/url"
+	"slices"
+	"strings"
 
 	"github.com/revcast/revcast/pkg/verifier"
 )
@@ -27,14 +27,32 @@ type formBody struct {
 	err     error
 }
 
-// guardForm puts a formBody in the place of the body of a form.
+// guardForm puts a formBody in the place of the body of a form, and of all that some
+// server might take for one: of several types the last, of a list the first, and none
+// needs parameters that parse.
 func guardForm(r *http.Request) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return
 	}
-	if kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind == "application/x-www-form-urlencoded" {
+	if slices.ContainsFunc(r.Header["Content-Type"], func(v string) bool {
+		return strings.Contains(strings.ToLower(v), "x-www-form-urlencoded")
+	}) {
 		r.Body = &formBody{ReadCloser: r.Body}
 	}
+}
+
+// withoutTokens takes the parameters out of a query that might be taken for a token.
+func withoutTokens(rawQuery string) string {
+	isToken := func(pair string) bool {
+		name, _, _ := strings.Cut(pair, "=")
+		return verifier.IsTokenParameter(name)
+	}
+	for _, separator := range []string{"&", ";"} {
+		if pairs := strings.Split(rawQuery, separator); slices.ContainsFunc(pairs, isToken) {
+			rawQuery = strings.Join(slices.DeleteFunc(pairs, isToken), separator)
+		}
+	}
+	return rawQuery
 }
 
 func (f *formBody) Read(p []byte) (int, error) {
@@ -51,9 +69,13 @@ func (f *formBody) Read(p []byte) (int, error) {
 			if len(f.name) < maxFormName {
 				f.name = append(f.name, c)
 			}
+			switch string(f.name) {
+			case "+", " ", "%20": // any number before a name means nothing
+				f.name = f.name[:0]
+			}
 		default:
 			f.inValue = true
-			if name, err := url.QueryUnescape(string(f.name)); err == nil && verifier.IsTokenParameter(name) {
+			if verifier.IsTokenParameter(string(f.name)) {
 				f.err = errTwoTokens
 				return i, f.err // what follows is the token
 			}

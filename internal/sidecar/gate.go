@@ -101,18 +101,31 @@ func (g *gate) own(ctx context.Context, why verifier.Reason, passes bool) answer
 }
 
 // isPreflight reports whether a browser asks whether it may send a request (the Fetch
-// standard's CORS-preflight): it never has credentials.
+// standard's CORS-preflight): it never has credentials. Nor does a browser send what might
+// make another request of it.
 func isPreflight(r *asked) bool {
-	return r.method == http.MethodOptions && len(r.header["Origin"]) == 1 && len(r.header["Access-Control-Request-Method"]) == 1 &&
-		len(r.header["Authorization"]) == 0 && len(r.header["Cookie"]) == 0
+	if r.method != http.MethodOptions || len(r.header["Origin"]) != 1 || len(r.header["Access-Control-Request-Method"]) != 1 {
+		return false
+	}
+	for name := range r.header {
+		if isOneOf(name, neverPreflight) {
+			return false
+		}
+	}
+	return true
+}
+
+var neverPreflight = []string{
+	"authorization", "cookie", "upgrade", "x-http-method", "x-http-method-override", "x-method-override",
 }
 
 // anonymous takes the credentials of a request that passes whoever sent it: the
 // upstream must not take for checked what nobody looked at. Those of a client that asks
-// for a token, say, stay.
+// for a token, say, stay, unless there is more behind them, which might be one.
 func anonymous(h http.Header) {
 	if v := h["Authorization"]; len(v) == 1 {
-		if scheme, _, _ := strings.Cut(v[0], " "); strings.EqualFold(scheme, "Basic") {
+		scheme, credentials, _ := strings.Cut(v[0], " ")
+		if strings.EqualFold(scheme, "Basic") && !strings.ContainsAny(strings.Trim(credentials, " "), " \t,") {
 			return
 		}
 	}

@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"net/textproto"
 	"slices"
@@ -54,6 +55,11 @@ var reserved = []string{
 	"proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
 }
 
+// isTwin reports whether a header is none of reserved, and might be taken for one.
+func isTwin(name string) bool {
+	return isOneOf(name, reserved) && strings.ContainsFunc(name, func(r rune) bool { return r != '-' && !isAlphanumeric(byte(r)) })
+}
+
 // owns reports whether a header is one of ours, in any spelling that a server might
 // take for it: CGI and its like write every other character as an underscore.
 func (all *identities) owns(name string) bool {
@@ -95,10 +101,11 @@ func isAlphanumeric(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-// scrub deletes what only this proxy may say.
+// scrub deletes what only this proxy may say, and what others may take for a length, a
+// coding or a type that it did not see.
 func (all *identities) scrub(h http.Header) {
 	for name := range h {
-		if all.owns(name) {
+		if all.owns(name) || isTwin(name) {
 			delete(h, name)
 		}
 	}
@@ -116,7 +123,8 @@ func (all *identities) set(h http.Header, c *verifier.Claims) {
 // headerText writes a claim so that no text poses as another, or as several, and none
 // breaks out of a header: strings, numbers and booleans, and arrays of them with commas between.
 // Within a value, commas, percent signs, spaces at its ends and all that is not visible
-// ASCII are percent-encoded. Objects have no text.
+// ASCII are percent-encoded. Objects have no text, nor have numbers so large that they may
+// have been others before they were read as floating point.
 func headerText(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -124,6 +132,9 @@ func headerText(v any) string {
 	case bool:
 		return strconv.FormatBool(v)
 	case float64:
+		if math.Abs(v) >= 1<<53 {
+			return ""
+		}
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	case []any:
 		texts := make([]string, 0, len(v))

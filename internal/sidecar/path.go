@@ -1,7 +1,9 @@
 package sidecar
 
 import (
+	"net/url"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -82,6 +84,46 @@ func rewritePath(path string) (string, bool) {
 		}
 	}
 	return written.String(), utf8.Valid(decoded)
+}
+
+// loosestReading is what a normal path is to a server that decodes all of it, takes
+// letters of other scripts for those of ASCII that they fold to, parses the result as a
+// URL once more, and trims dots and spaces from the ends of names, as Windows does; or
+// false where nothing is left of a name.
+func loosestReading(path string) (string, bool) {
+	if strings.IndexByte(path, '%') < 0 && !strings.Contains(path, "./") && !strings.HasSuffix(path, ".") {
+		return path, true
+	}
+	decoded, err := url.PathUnescape(path)
+	if err != nil {
+		return "", false
+	}
+	decoded = strings.Map(toASCII, decoded)
+	if end := strings.IndexAny(decoded, "?#"); end >= 0 {
+		decoded = decoded[:end]
+	}
+	names := strings.Split(decoded, "/")
+	for i, name := range names {
+		if names[i] = strings.TrimRight(name, ". "); names[i] == "" && name != "" {
+			return "", false
+		}
+	}
+	return strings.Join(names, "/"), true
+}
+
+// toASCII returns the ASCII that a character becomes in upper or lower case (the Kelvin
+// sign, the long s, i with and without its dot) or as the narrow form of a wide one.
+func toASCII(r rune) rune {
+	if r < utf8.RuneSelf {
+		return r
+	}
+	if '\uff01' <= r && r <= '\uff5e' {
+		return r - '\uff01' + '!'
+	}
+	if folded := unicode.ToLower(unicode.ToUpper(r)); folded < utf8.RuneSelf {
+		return folded
+	}
+	return r
 }
 
 func isUnreserved(c byte) bool {

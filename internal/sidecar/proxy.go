@@ -85,6 +85,11 @@ func (a *arriving) Read(p []byte) (int, error) {
 }
 
 func (s *Sidecar) decideProxied(r *http.Request) answer {
+	// HTTP/2 can say what a line of HTTP/1 would be divided by, and hosts that are none.
+	if strings.IndexByte(r.URL.RawQuery, ' ') >= 0 || strings.ContainsAny(r.Host, `/\?#@ `) ||
+		len(s.gate.routes) > 0 && strings.IndexByte(r.RequestURI, '#') >= 0 {
+		return s.gate.own(r.Context(), badPath, false)
+	}
 	if r.URL.Opaque != "" || !strings.HasPrefix(r.URL.Path, "/") {
 		if r.Method != http.MethodConnect || len(s.gate.routes) > 0 {
 			return s.gate.own(r.Context(), badPath, false)
@@ -172,6 +177,7 @@ func (s *Sidecar) rewrite(r *httputil.ProxyRequest) {
 		s.identities.set(h, claims)
 	} else {
 		anonymous(h)
+		r.Out.URL.RawQuery = withoutTokens(r.Out.URL.RawQuery)
 	}
 	if !isWebsocket(h) {
 		// h2c asks for a connection on which the next requests are not decided on.

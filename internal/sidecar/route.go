@@ -36,7 +36,9 @@ func newRoutes(given []Route) (routes, error) {
 		if !below {
 			base = strings.TrimSuffix(g.Path, "/")
 		}
-		if normal, ok := normalPath(base + "/"); !strings.HasPrefix(g.Path, "/") || !ok || normal != base+"/" || strings.ContainsAny(base, "%*") {
+		normal, ok := normalPath(base + "/")
+		read, same := loosestReading(base)
+		if !strings.HasPrefix(g.Path, "/") || !ok || normal != base+"/" || strings.ContainsAny(base, "%*") || !same || read != base {
 			return nil, bad(key, "must be a path such as /status or /admin/*, in plain ASCII, not %q", g.Path)
 		}
 		if slices.ContainsFunc(all, func(r route) bool { return strings.EqualFold(r.base, base) && r.below == below }) {
@@ -59,10 +61,12 @@ func rank(below bool) int {
 }
 
 // find returns the route of a normal path, nil for none, or false where that depends on
-// whether the upstream tells upper from lower case.
+// how the upstream reads it: whether it tells upper from lower case, and what
+// loosestReading says.
 func (all routes) find(path string) (*route, bool) {
-	exact, folded := all.match(path, false), all.match(path, true)
-	return exact, exact == folded
+	exact := all.match(path, false)
+	read, ok := loosestReading(path)
+	return exact, ok && exact == all.match(read, true)
 }
 
 func (all routes) match(path string, fold bool) *route {

@@ -3,7 +3,7 @@ package verifier
 import (
 	"io"
 	"net/http"
-	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -36,25 +36,23 @@ func BearerToken(h http.Header, rawQuery string) (token string, why Reason) {
 // section 2.3), in any spelling that a server might take for it.
 func queryHasToken(rawQuery string) bool {
 	for pair := range strings.FieldsFuncSeq(rawQuery, func(r rune) bool { return r == '&' || r == ';' }) {
-		name, _, _ := strings.Cut(pair, "=")
-		if strings.ContainsAny(name, "%+") {
-			var err error
-			if name, err = url.QueryUnescape(name); err != nil {
-				continue
-			}
-		}
-		if IsTokenParameter(name) {
+		if name, _, _ := strings.Cut(pair, "="); IsTokenParameter(name) {
 			return true
 		}
 	}
 	return false
 }
 
-// IsTokenParameter reports whether a server might take a parameter of this name for
-// access_token: some ignore case, others (PHP) read dots, spaces and brackets as
-// underscores.
+// IsTokenParameter reports whether a server might take a parameter of this name, as it
+// stands in a query or form, for access_token: some ignore case, others (PHP) read dots,
+// spaces and brackets as underscores, pass over spaces before it, end it at NUL, and leave
+// escapes that are none as they are.
 func IsTokenParameter(name string) bool {
 	const want = "access_token"
+	if strings.ContainsAny(name, "%+") {
+		name = unescapeName(name)
+	}
+	name, _, _ = strings.Cut(strings.TrimLeft(name, " "), "\x00")
 	if len(name) > len(want) && name[len(want)] == '[' { // access_token[]
 		name = name[:len(want)]
 	}
@@ -63,6 +61,28 @@ func IsTokenParameter(name string) bool {
 	}
 	i := strings.IndexByte(want, '_')
 	return strings.IndexByte("_. [", name[i]) >= 0 && strings.EqualFold(name[:i], want[:i]) && strings.EqualFold(name[i+1:], want[i+1:])
+}
+
+func unescapeName(name string) string {
+	b := make([]byte, 0, len(name))
+	for i := 0; i < len(name); i++ {
+		switch c := name[i]; c {
+		case '+':
+			b = append(b, ' ')
+		case '%':
+			if i+2 < len(name) {
+				if n, err := strconv.ParseUint(name[i+1:i+3], 16, 8); err == nil {
+					b = append(b, byte(n))
+					i += 2
+					continue
+				}
+			}
+			b = append(b, c)
+		default:
+			b = append(b, c)
+		}
+	}
+	return string(b)
 }
 
 // Middleware lets requests through whose bearer token is accepted, with its claims
