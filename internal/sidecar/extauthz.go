@@ -75,6 +75,7 @@ func (z *authorization) Check(ctx context.Context, r *auth.CheckRequest) (*auth.
 		if len(h["Authorization"]) == 0 {
 			ok.HeadersToRemove = append(ok.HeadersToRemove, "authorization")
 		}
+		ok.QueryParametersToRemove = []string{"access_token"}
 	}
 	return &auth.CheckResponse{
 		Status: &status.Status{Code: int32(codes.OK)}, HttpResponse: &auth.CheckResponse_OkResponse{OkResponse: ok},

@@ -95,7 +95,15 @@ func (s *Sidecar) decideProxied(r *http.Request) answer {
 			return s.gate.own(r.Context(), badPath, false)
 		}
 	}
-	return s.gate.decide(r.Context(), asked{r.Method, r.URL.EscapedPath(), r.URL.RawQuery, r.Header})
+	path := r.URL.EscapedPath()
+	if s.upstream.Path != "" && s.upstream.Path != "/" {
+		// Dots, in whatever spelling, would lead out of the upstream's own path.
+		var ok bool
+		if path, ok = normalPath(path); !ok {
+			return s.gate.own(r.Context(), badPath, false)
+		}
+	}
+	return s.gate.decide(r.Context(), asked{r.Method, path, r.URL.RawQuery, r.Header})
 }
 
 func withPath(u *url.URL, escaped string) *url.URL {

@@ -134,19 +134,38 @@ func TestProxyPassesRequestsAsTheyCame(t *testing.T) {
 		w.WriteHeader(http.StatusTeapot)
 		_, _ = w.Write(body)
 	})
-	proxy, client, logs := proxied(t, upstream+"/base", nil)
+	proxy, client, logs := proxied(t, upstream, nil)
 	r := request(t, "PATCH", proxy+"/a%2fb/..%2f//c?q=1;x&y=%zz", strings.NewReader("body"))
 	r.Host = "api.example"
 	resp, body := do(t, client, r)
 	if resp.StatusCode != http.StatusTeapot || body != "body" {
 		t.Errorf("got %d %q", resp.StatusCode, body)
 	}
-	if got, want := resp.Header.Get("X-Saw"), "PATCH api.example /base/a%2fb/..%2f//c?q=1;x&y=%zz"; got != want {
+	if got, want := resp.Header.Get("X-Saw"), "PATCH api.example /a%2fb/..%2f//c?q=1;x&y=%zz"; got != want {
 		t.Errorf("the upstream saw %s, want %s", got, want)
 	}
 	if strings.Contains(logs.String(), "good") {
 		t.Errorf("a token is logged: %s", logs)
 	}
+}
+
+// An upstream's own path is not left by dots, in whatever spelling.
+func TestProxyStaysBelowTheUpstreamsPath(t *testing.T) {
+	saw := ""
+	upstream := api(t, func(_ http.ResponseWriter, r *http.Request) { saw = r.RequestURI })
+	proxy, client, _ := proxied(t, upstream+"/base", nil)
+	for path, want := range map[string]string{
+		"/a?b": "/base/a?b", "/%61": "/base/a", "/": "/base/", "/../a": "", "/..%2fa": "", "/%2e%2e/a": "", "/a/../../b": "", `/..\a`: "", "/..;/a": "", "/%252e%252e/a": "",
+	} {
+		saw = ""
+		conn := dial(t, proxy)
+		write(t, conn, "GET "+path+" HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer "+goodToken+"\r\n\r\n")
+		answer, _ := io.ReadAll(conn)
+		if saw != want || want == "" && !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") {
+			t.Errorf("%s: the upstream saw %q, want %q: %.60s", path, saw, want, answer)
+		}
+	}
+	client.CloseIdleConnections()
 }
 
 func TestProxyDropsSmuggledHeaders(t *testing.T) {
