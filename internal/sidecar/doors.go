@@ -25,9 +25,10 @@ type Decider interface {
 	Decide(ctx context.Context, rawToken string) verifier.Decision
 	// DecideRequest decides on the bearer token of a request with this header and query.
 	DecideRequest(ctx context.Context, h http.Header, rawQuery string) verifier.Decision
-	// Hold returns a context that ends when an allowed request's token is not accepted
-	// any more; release is called when the request is over.
-	Hold(ctx context.Context, d verifier.Decision) (held context.Context, release func())
+	// HoldResponse returns a context that ends when an allowed request's token is not
+	// accepted any more. From then on nothing of the request can be read, and after grace
+	// w can't be written to. release is called when the request is over.
+	HoldResponse(ctx context.Context, d verifier.Decision, w http.ResponseWriter, grace time.Duration) (held context.Context, release func())
 }
 
 // Config is what a [Sidecar] is made of.

@@ -26,44 +26,64 @@ func (s *Sidecar) proxy() http.Handler {
 		ErrorLog:       slog.NewLogLogger(s.Logger.Handler(), slog.LevelWarn),
 		ErrorHandler:   s.upstreamFailed,
 	}
+	// What is on this stack stays for as long as the request is open: little.
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a := s.decideProxied(r)
-		s.count(ProxyDoor, &a)
-		if !a.passes() {
-			refuse(w, r, a.refusal())
+		w, r, release := s.admit(w, r)
+		if r == nil {
 			return
 		}
-		if r.Method == http.MethodConnect {
-			writeError(w, http.StatusMethodNotAllowed, "invalid_request", "this proxy opens no tunnels")
-			return
-		}
-		var held context.Context
-		if a.public {
-			held = r.Context()
-		} else {
-			var release func()
-			held, release = a.by.Hold(r.Context(), a.Decision)
-			defer release()
-		}
-		r = r.WithContext(held)
-		if a.path != r.URL.EscapedPath() {
-			r.URL = withPath(r.URL, a.path)
-		}
-		// An answer may go on for longer than a request has to arrive. Whoever has a good
-		// token may take its time to send a body, too.
-		if control := http.NewResponseController(w); a.public && r.Body != nil && r.Body != http.NoBody {
-			r.Body = &arriving{r.Body, control}
-		} else {
-			arrived(control)
-		}
-		if !a.public {
-			guardForm(r)
-		}
-		if isWebsocket(r.Header) {
-			w = websockets{w, held}
-		}
+		defer release()
 		upstream.ServeHTTP(w, r)
 	})
+}
+
+// endWithin is how long it may take to tell a client that its request has ended, once the
+// token is not accepted any more.
+const endWithin = 500 * time.Millisecond
+
+// admit returns the request to pass on, the writer of its answer, and what to call when
+// it is over; no request where it has answered itself.
+func (s *Sidecar) admit(w http.ResponseWriter, r *http.Request) (http.ResponseWriter, *http.Request, func()) {
+	a := s.decideProxied(r)
+	s.count(ProxyDoor, &a)
+	if !a.passes() {
+		refuse(w, r, a.refusal())
+		return nil, nil, nil
+	}
+	if r.Method == http.MethodConnect {
+		writeError(w, http.StatusMethodNotAllowed, "invalid_request", "this proxy opens no tunnels")
+		return nil, nil, nil
+	}
+	// An answer may go on for longer than a request has to arrive. Whoever has a good
+	// token may take its time to send a body, too.
+	control := http.NewResponseController(w)
+	awaited := a.public && r.Body != nil && r.Body != http.NoBody
+	if !awaited {
+		arrived(control)
+	}
+	var socket *websockets
+	if isWebsocket(r.Header) {
+		socket = &websockets{ResponseWriter: w}
+		w = socket
+	}
+	held, release := r.Context(), func() {}
+	if !a.public {
+		held, release = a.by.HoldResponse(held, a.Decision, w, endWithin)
+	}
+	if socket != nil {
+		socket.ctx = held
+	}
+	r = r.WithContext(held)
+	if a.path != r.URL.EscapedPath() {
+		r.URL = withPath(r.URL, a.path)
+	}
+	if awaited {
+		r.Body = &arriving{r.Body, control}
+	}
+	if !a.public {
+		guardForm(r)
+	}
+	return w, r, release
 }
 
 // arrived lifts the deadline that the server sets for a request to arrive. Not every

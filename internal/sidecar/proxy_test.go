@@ -35,7 +35,7 @@ func (f fake) Decide(_ context.Context, raw string) verifier.Decision {
 	return f.refusal
 }
 
-func (f fake) Hold(ctx context.Context, d verifier.Decision) (context.Context, func()) {
+func (f fake) HoldResponse(ctx context.Context, d verifier.Decision, _ http.ResponseWriter, _ time.Duration) (context.Context, func()) {
 	ctx, release := context.WithCancel(verifier.NewContext(ctx, d.Claims))
 	return ctx, release
 }

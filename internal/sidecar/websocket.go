@@ -8,26 +8,38 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/revcast/revcast/pkg/verifier"
 )
 
-// websockets hands out connections that end with a close frame (RFC 6455 section 5.5.1)
-// where the request's context was ended for its token.
+// websockets hands out a connection that ends with a close frame (RFC 6455 section
+// 5.5.1) where the request's context was ended for its token.
 type websockets struct {
 	http.ResponseWriter
-	ctx context.Context
+	ctx      context.Context
+	hijacked atomic.Bool
 }
 
-func (w websockets) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *websockets) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-func (w websockets) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (w *websockets) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.hijacked.Store(true)
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
 	return &frameConn{Conn: conn, ctx: w.ctx}, rw, nil
+}
+
+// SetReadDeadline leaves the reads of a hijacked connection to its Close, which waits
+// for the client.
+func (w *websockets) SetReadDeadline(t time.Time) error {
+	if w.hijacked.Load() {
+		return nil
+	}
+	return http.NewResponseController(w.ResponseWriter).SetReadDeadline(t)
 }
 
 const (

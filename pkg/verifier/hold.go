@@ -44,7 +44,16 @@ func EndedBy(ctx context.Context) *Ended {
 // release is to be called when the request is over. A decision that does not allow
 // gives a context that has ended.
 func (v *Verifier) Hold(ctx context.Context, d Decision) (held context.Context, release func()) {
-	h := v.hold(ctx, d, nil)
+	h := v.hold(ctx, d, nil, 0)
+	return h, h.release
+}
+
+// HoldResponse is [Verifier.Hold] for the request that w answers. Where its context is
+// ended, no more of the request's body can be read, and nothing can be written once
+// grace is over: a client that neither sends nor reads keeps no handler waiting. (Where
+// a middleware in between hides the connection, it does.)
+func (v *Verifier) HoldResponse(ctx context.Context, d Decision, w http.ResponseWriter, grace time.Duration) (held context.Context, release func()) {
+	h := v.hold(ctx, d, w, grace)
 	return h, h.release
 }
 
@@ -59,6 +68,7 @@ type holding struct {
 	v     *Verifier
 	entry *entry
 	w     http.ResponseWriter // whose connection is cut at the end; nil: none
+	grace time.Duration       // for what is still to be written then
 
 	shard          *shard
 	previous, next *holding // guarded by shard.mu
@@ -121,8 +131,8 @@ func (h *holding) Value(key any) any {
 	return h.Context.Value(key)
 }
 
-func (v *Verifier) hold(ctx context.Context, d Decision, w http.ResponseWriter) *holding {
-	h := &holding{Context: ctx, v: v, entry: d.entry, w: w}
+func (v *Verifier) hold(ctx context.Context, d Decision, w http.ResponseWriter, grace time.Duration) *holding {
+	h := &holding{Context: ctx, v: v, entry: d.entry, w: w, grace: grace}
 	if d.Outcome != Allowed || d.entry == nil {
 		h.ending().cancel(&Ended{d})
 		return h
@@ -167,10 +177,10 @@ func (h *holding) look(now time.Time) *Ended {
 	ended := &Ended{d}
 	h.ending().cancel(ended)
 	if h.w != nil {
-		// Reads and writes fail from now on. Not every writer has deadlines.
+		// Not every writer has deadlines. One that is now is over when it is looked at.
 		control := http.NewResponseController(h.w)
-		_ = control.SetReadDeadline(time.Unix(1, 0))
-		_ = control.SetWriteDeadline(time.Unix(1, 0))
+		_ = control.SetReadDeadline(time.Now())
+		_ = control.SetWriteDeadline(time.Now().Add(h.grace))
 	}
 	return ended
 }

@@ -306,6 +306,39 @@ func TestMiddlewareEndsOpenRequests(t *testing.T) {
 	}
 }
 
+// deadlines are a writer's.
+type deadlines struct {
+	http.ResponseWriter
+	read, write atomic.Pointer[time.Time]
+}
+
+func (d *deadlines) SetReadDeadline(t time.Time) error  { d.read.Store(&t); return nil }
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write.Store(&t); return nil }
+
+// TestHeldResponsesEndInTime: from the end on nothing is read, and soon nothing written;
+// of a request that is over, nothing is touched.
+func TestHeldResponsesEndInTime(t *testing.T) {
+	r := newRig(t, nil).fresh()
+	d := r.want(t, es256().Token(claims(nil)), Clear)
+	var open, over deadlines
+	ctx, release := r.HoldResponse(t.Context(), d, &open, time.Minute)
+	_, released := r.HoldResponse(t.Context(), d, &over, time.Minute)
+	released()
+	r.list.Add(revocation("jti", "t-1"))
+	if why := ends(t, ctx); why != Revoked {
+		t.Error(why)
+	}
+	release() // waits for who is about to set deadlines
+	now := time.Now()
+	if read, write := open.read.Load(), open.write.Load(); read == nil || write == nil ||
+		read.After(now) || write.Before(now.Add(30*time.Second)) || write.After(now.Add(time.Minute)) {
+		t.Errorf("reads end %v, writes %v, at %v", read, write, now)
+	}
+	if over.read.Load() != nil || over.write.Load() != nil {
+		t.Error("a request that is over is touched")
+	}
+}
+
 // TestMiddlewareLeavesTheNextRequestAlone: a connection that goes on to another request
 // is not cut for one that is over.
 func TestMiddlewareLeavesTheNextRequestAlone(t *testing.T) {

@@ -99,7 +99,7 @@ func (v *Verifier) Middleware(next http.Handler) http.Handler {
 			WriteRefusal(w, d)
 			return
 		}
-		held := v.hold(r.Context(), d, w)
+		held := v.hold(r.Context(), d, w, 0)
 		defer held.release()
 		next.ServeHTTP(w, r.WithContext(held))
 		if EndedBy(held) != nil {
