@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/revcast/revcast/pkg/denylist"
 )
 
 const (
@@ -244,6 +246,22 @@ func (r *requests) len() (n int) {
 
 // look asks again for each open request.
 func (r *requests) look(now time.Time) {
+	r.visit(func(h *holding) *Ended { return h.look(now) })
+}
+
+// recheck does so where the list does not clear the token, after the list has changed.
+// Each thing more that were asked would be another cold cache line for each request.
+func (r *requests) recheck(now time.Time) {
+	r.visit(func(h *holding) *Ended {
+		if h.v.list.CheckToken(h.entry.checked, now).Status == denylist.Clear {
+			return nil
+		}
+		return h.look(now)
+	})
+}
+
+// visit calls f for each open request, with its shard locked.
+func (r *requests) visit(f func(*holding) *Ended) {
 	type end struct {
 		of *holding
 		by *Ended
@@ -254,7 +272,7 @@ func (r *requests) look(now time.Time) {
 		s.mu.Lock()
 		for h := s.first; h != nil; {
 			next := h.next
-			if by := h.look(now); by != nil {
+			if by := f(h); by != nil {
 				ends = append(ends, end{h, by})
 			}
 			h = next
@@ -275,15 +293,18 @@ func (v *core) watch(ctx context.Context) {
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
 	for {
+		var look func(time.Time)
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
+			look = v.requests.recheck
 		case <-ticker.C:
 			v.cache.forget(v.now())
+			look = v.requests.look
 		}
 		began := time.Now()
-		v.requests.look(v.now())
+		look(v.now())
 		took := time.Since(began)
 		if took < 100*time.Microsecond {
 			continue
