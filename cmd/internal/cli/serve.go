@@ -18,6 +18,11 @@ const Drain = 4 * time.Second
 // readTimeout is how long a request may take to arrive.
 const readTimeout = 10 * time.Second
 
+// takeTimeout is how long an HTTP/2 connection may take none of the bytes that are
+// written to it. Its clients hold streams back by flow control, not like this, and an end
+// of a single stream could not be told.
+const takeTimeout = 30 * time.Second
+
 // Server is an HTTP handler at a bound address.
 type Server struct {
 	Name     string
@@ -58,6 +63,7 @@ func Serve(ctx context.Context, logger *slog.Logger, servers ...Server) error {
 			server.Protocols = new(http.Protocols)
 			server.Protocols.SetHTTP1(true)
 			server.Protocols.SetUnencryptedHTTP2(true)
+			server.HTTP2 = &http.HTTP2Config{WriteByteTimeout: takeTimeout}
 		}
 		running.Go(func() {
 			if err := server.Serve(s.Listener); !errors.Is(err, http.ErrServerClosed) {
