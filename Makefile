@@ -28,6 +28,7 @@ bench:           ## the benchmarks of docs/benchmarks.md, and the medians of fiv
 	go test -run '^$$' -bench . -benchtime 2x -count 5 ./internal/broadcast ./pkg/feed | tee bin/bench.txt
 	go test -run '^$$' -bench RevokeCall -benchtime 3x -count 5 ./cmd/authority/app | tee -a bin/bench.txt
 	go test -run '^$$' -bench . -count 5 -timeout 30m ./pkg/denylist ./pkg/verifier | tee -a bin/bench.txt
+	go test -run '^$$' -bench OpenMemory -benchtime 2x -count 5 ./internal/sidecar | tee -a bin/bench.txt
 	go run $(BENCHSTAT) -confidence 0.9 medians=bin/bench.txt
 
 scale:           ## what must hold at ten million entries (minutes)
@@ -45,7 +46,7 @@ doors:           ## the same requests through every door (needs nginx, Caddy and
 	go test -count=1 -tags doors -timeout 10m -v ./test/doors
 
 fault:           ## kill -9, cut networks, full disks (needs root for a full disk)
-	go test -count=1 -tags fault -timeout 30m -v ./test/fault/...
+	go test -count=1 -tags fault -timeout 30m -v ./test/fault/... ./test/streams
 
 abuse:           ## floods, forgeries, slow senders, a million lines (minutes)
 	go test -count=1 -tags fault -timeout 30m -v ./test/abuse -args -during 30s -lines 1000000 -logins 10000
