@@ -34,6 +34,11 @@ func (s *Sidecar) proxy() http.Handler {
 		}
 		defer release()
 		upstream.ServeHTTP(w, r)
+		// An answer that was whole in the moment in which its request was ended: the
+		// connection has a deadline now, and must not go on to another request.
+		if r.ProtoMajor == 1 && w.Header().Get("Connection") != "close" && verifier.EndedBy(r.Context()) != nil {
+			panic(http.ErrAbortHandler)
+		}
 	})
 }
 
@@ -228,6 +233,9 @@ func modifyResponse(r *http.Response) error {
 // upstreamFailed answers where the upstream did not.
 func (s *Sidecar) upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	if ended := verifier.EndedBy(r.Context()); ended != nil {
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close") // it has a deadline
+		}
 		refuse(w, r, verifier.RefusalOf(ended.Decision))
 		return
 	}

@@ -182,3 +182,47 @@ func TestProxySlowAnswerOfAPublicRoute(t *testing.T) {
 		})
 	}
 }
+
+// A connection whose request was ended serves no other: it has a deadline. Whether the
+// answer was on its way already doesn't matter.
+func TestProxyEndedRequestsEndTheirConnections(t *testing.T) {
+	for name, pause := range map[string]time.Duration{"before the answer": time.Second, "with the answer": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := guard(t, nil)
+				upstream, stop := servePipes(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					g.revoke(t, "jti", r.URL.Path[1:])
+					time.Sleep(pause)
+				}))
+				defer stop()
+				g.transport.DialContext = upstream.dial
+				front, end := servePipes(g.Handler(ProxyListener))
+				defer end()
+				for i := range 50 {
+					conn, _ := front.dial(t.Context(), "", "")
+					jti := fmt.Sprint("t-", i)
+					write(t, conn, "GET /"+jti+" HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+tokenWith(map[string]any{"jti": jti})+"\r\n\r\n")
+					reader := bufio.NewReader(conn)
+					resp, err := http.ReadResponse(reader, nil)
+					if err == nil {
+						_, err = io.Copy(io.Discard, resp.Body)
+					}
+					if err == nil && pause > 0 && (resp.StatusCode != 401 || !resp.Close) {
+						t.Errorf("%s, and the connection stays: %v", resp.Status, !resp.Close)
+					}
+					if err == nil && !resp.Close { // it was not ended
+						time.Sleep(2 * endWithin)
+						write(t, conn, "GET /other HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+tokenWith(map[string]any{"jti": "x-" + jti})+"\r\n\r\n")
+						if _, err := http.ReadResponse(reader, nil); err != nil {
+							t.Error("the next request got no answer:", err)
+						}
+					} else if _, err := reader.ReadByte(); err == nil {
+						t.Error("the connection goes on")
+					}
+					_ = conn.Close()
+				}
+				time.Sleep(time.Minute) // for upstream's handlers to return
+			})
+		})
+	}
+}
