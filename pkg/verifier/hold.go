@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -32,19 +33,28 @@ func (e *Ended) Error() string {
 // EndedBy returns why [Verifier.Hold] ended a context or one derived from it; nil where
 // it did not.
 func EndedBy(ctx context.Context) *Ended {
+	if h, ok := ctx.Value(holdingKey{}).(*holding); ok {
+		if by := h.by.Load(); by != nil { // whatever else had ended the context before
+			return by
+		}
+	}
 	ended, _ := errors.AsType[*Ended](context.Cause(ctx))
 	return ended
 }
 
 // Hold returns a context for as long as an allowed request takes. It carries the claims
 // ([FromContext]), and is cancelled, with an [*Ended] as cause, as soon as the token is
-// not accepted any more: because it was revoked, has expired (but see
-// [Config.OutliveExpiry]), or the list has become stale under [Deny]. Revocations end it
-// in the moment in which they are added to the list, as a rule, and anything else within
-// half a second.
+// not accepted any more: because it was revoked, has expired, its key was withdrawn, or
+// the list has become stale under [Deny]. Revocations end it in the moment in which they
+// are added to the list, as a rule, and anything else within half a second; where a
+// hundred thousand are open, within a second.
+//
+// With [Config.OutliveExpiry] it goes on when the token expires. Revocations of the token
+// itself are forgotten then, and only cut-offs still end it.
 //
 // release is to be called when the request is over. A decision that does not allow
-// gives a context that has ended.
+// gives a context that has ended, and so may one that does: of a token that has been
+// revoked since.
 func (v *Verifier) Hold(ctx context.Context, d Decision) (held context.Context, release func()) {
 	h := v.hold(ctx, d, nil, 0)
 	return h, h.release
@@ -53,11 +63,15 @@ func (v *Verifier) Hold(ctx context.Context, d Decision) (held context.Context, 
 // HoldResponse is [Verifier.Hold] for the request that w answers. Where its context is
 // ended, no more of the request's body can be read, and nothing can be written once
 // grace is over: a client that neither sends nor reads keeps no handler waiting. (Where
-// a middleware in between hides the connection, it does.)
+// a middleware in between hides the connection, it does.) Setting w's deadlines must not
+// wait for its reads and writes. After release, [EndedBy] tells for good whether they
+// were set: if so, an HTTP/1 connection must not go on to another request.
 func (v *Verifier) HoldResponse(ctx context.Context, d Decision, w http.ResponseWriter, grace time.Duration) (held context.Context, release func()) {
 	h := v.hold(ctx, d, w, grace)
 	return h, h.release
 }
+
+type holdingKey struct{}
 
 // holding is the context of an open request. What can be cancelled is made when somebody
 // asks for it: most handlers never do.
@@ -69,10 +83,14 @@ type holding struct {
 
 	v     *Verifier
 	entry *entry
-	w     http.ResponseWriter // whose connection is cut at the end; nil: none
-	grace time.Duration       // for what is still to be written then
+	grace time.Duration         // for what is still to be written at the end
+	by    atomic.Pointer[Ended] // set once, with the shard locked
+
+	w http.ResponseWriter // whose connection is cut at the end; nil: none
 
 	shard          *shard
+	conn           net.Conn // guarded by shard.mu: what became of w's
+	cut            bool     // guarded by shard.mu: it was
 	previous, next *holding // guarded by shard.mu
 	held           bool     // guarded by shard.mu: it is in the shard's list
 }
@@ -121,11 +139,14 @@ func (h *holding) Err() error {
 // Value implements [context.Context]. What package context looks for in here, to be
 // cancelled along with it, is found once Done has been called, which it does first.
 func (h *holding) Value(key any) any {
-	if key == any(contextKey{}) {
+	switch key {
+	case any(contextKey{}):
 		if h.entry == nil {
 			return nil
 		}
 		return h.entry.claims
+	case any(holdingKey{}):
+		return h
 	}
 	if c := h.cancellable.Load(); c != nil {
 		return c.Value(key)
@@ -133,20 +154,27 @@ func (h *holding) Value(key any) any {
 	return h.Context.Value(key)
 }
 
+// String keeps those who print a context from reading what is guarded.
+func (h *holding) String() string { return "verifier.Hold" }
+
 func (v *Verifier) hold(ctx context.Context, d Decision, w http.ResponseWriter, grace time.Duration) *holding {
 	h := &holding{Context: ctx, v: v, entry: d.entry, w: w, grace: grace}
 	if d.Outcome != Allowed || d.entry == nil {
-		h.ending().cancel(&Ended{d})
+		by := &Ended{d}
+		h.by.Store(by)
+		h.ending().cancel(by)
 		return h
 	}
 	v.requests.add(h)
 	// A revocation since the decision may have been told before the request was there to
-	// be found.
+	// be found. It can still be answered as any other.
 	if v.list.Version() != d.version {
 		h.shard.mu.Lock()
-		ended := h.look(v.now())
+		by := h.look(v.now(), false)
 		h.shard.mu.Unlock()
-		h.report(ended)
+		if by != nil {
+			v.report(end{h, by})
+		}
 	}
 	return h
 }
@@ -170,29 +198,28 @@ func (h *holding) release() {
 // look asks for the decision again, ends the request where it is another now, and
 // returns why; else nil. The shard is locked, so that a request that is over is never
 // touched: its connection may serve the next one.
-func (h *holding) look(now time.Time) *Ended {
+func (h *holding) look(now time.Time, cut bool) *Ended {
 	d := h.v.judge(h.entry, now, true)
 	if d.Outcome == Allowed || !h.held {
 		return nil
 	}
 	h.shard.remove(h)
-	ended := &Ended{d}
-	h.ending().cancel(ended)
-	if h.w != nil {
+	by := &Ended{d}
+	h.by.Store(by)
+	h.ending().cancel(by)
+	switch {
+	case !cut:
+	case h.conn != nil:
+		h.cut = true
+		_ = h.conn.SetDeadline(time.Now()) // a connection that is closed already has no more to lose
+	case h.w != nil:
 		// Not every writer has deadlines. One that is now is over when it is looked at.
+		h.cut = true
 		control := http.NewResponseController(h.w)
 		_ = control.SetReadDeadline(time.Now())
 		_ = control.SetWriteDeadline(time.Now().Add(h.grace))
 	}
-	return ended
-}
-
-// report counts and logs what look has ended, when the shard is free again.
-func (h *holding) report(e *Ended) {
-	if e != nil {
-		h.v.counts[e.Reason].ended.Add(1)
-		h.v.complain(h, "open request ended", &e.Decision)
-	}
+	return by
 }
 
 // requests are the open ones. They are in shards, so that their starts and ends don't
@@ -244,29 +271,30 @@ func (r *requests) len() (n int) {
 	return n
 }
 
-// look asks again for each open request.
-func (r *requests) look(now time.Time) {
-	r.visit(func(h *holding) *Ended { return h.look(now) })
+// look asks again for each open request, and returns those that it has ended.
+func (r *requests) look(now time.Time) []end {
+	return r.visit(func(h *holding) *Ended { return h.look(now, true) })
 }
 
 // recheck does so where the list does not clear the token, after the list has changed.
 // Each thing more that were asked would be another cold cache line for each request.
-func (r *requests) recheck(now time.Time) {
-	r.visit(func(h *holding) *Ended {
+func (r *requests) recheck(now time.Time) []end {
+	return r.visit(func(h *holding) *Ended {
 		if h.v.list.CheckToken(h.entry.checked, now).Status == denylist.Clear {
 			return nil
 		}
-		return h.look(now)
+		return h.look(now, true)
 	})
 }
 
+// end is a request that was ended.
+type end struct {
+	of *holding
+	by *Ended
+}
+
 // visit calls f for each open request, with its shard locked.
-func (r *requests) visit(f func(*holding) *Ended) {
-	type end struct {
-		of *holding
-		by *Ended
-	}
-	var ends []end
+func (r *requests) visit(f func(*holding) *Ended) (ends []end) {
 	for i := range r.shards {
 		s := &r.shards[i]
 		s.mu.Lock()
@@ -278,11 +306,8 @@ func (r *requests) visit(f func(*holding) *Ended) {
 			h = next
 		}
 		s.mu.Unlock()
-		for _, e := range ends {
-			e.of.report(e.by)
-		}
-		ends = ends[:0]
 	}
+	return ends
 }
 
 // watch looks at the open requests whenever the list changes, and now and then, until
@@ -292,19 +317,20 @@ func (v *core) watch(ctx context.Context) {
 	defer v.list.Notify(changed)()
 	ticker := time.NewTicker(watchEvery)
 	defer ticker.Stop()
+	full := time.Now() // when all was asked last
 	for {
-		var look func(time.Time)
 		select {
 		case <-ctx.Done():
 			return
 		case <-changed:
-			look = v.requests.recheck
 		case <-ticker.C:
-			v.cache.forget(v.now())
-			look = v.requests.look
 		}
-		began := time.Now()
-		look(v.now())
+		began, look := time.Now(), v.requests.recheck
+		if began.Sub(full) >= watchEvery { // however many changes there are
+			full, look = began, v.requests.look
+			v.cache.forget(v.now())
+		}
+		v.report(look(v.now())...)
 		took := time.Since(began)
 		if took < 100*time.Microsecond {
 			continue
@@ -313,6 +339,61 @@ func (v *core) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-time.After(min(9*took, longestPause)):
+		}
+	}
+}
+
+// maxUnlogged bounds the ended requests that wait to be logged.
+const maxUnlogged = 10_000
+
+// unlogged are requests that were ended: no logger, however slow, is to keep others from
+// being ended.
+type unlogged struct {
+	mu   sync.Mutex
+	ends []end
+	more int // that found no room
+	wake chan struct{}
+}
+
+// report counts requests that were ended, and has them logged.
+func (v *core) report(ends ...end) {
+	if len(ends) == 0 {
+		return
+	}
+	for _, e := range ends {
+		v.counts[e.by.Reason].ended.Add(1)
+	}
+	u := &v.unlogged
+	u.mu.Lock()
+	room := min(len(ends), maxUnlogged-len(u.ends))
+	u.ends = append(u.ends, ends[:room]...)
+	u.more += len(ends) - room
+	u.mu.Unlock()
+	select {
+	case u.wake <- struct{}{}:
+	default: // it has been woken
+	}
+}
+
+// logEnded logs what is reported until ctx ends, and then what is left.
+func (v *core) logEnded(ctx context.Context) {
+	for u := &v.unlogged; ; {
+		select {
+		case <-ctx.Done():
+		case <-u.wake:
+		}
+		u.mu.Lock()
+		ends, more := u.ends, u.more
+		u.ends, u.more = nil, 0
+		u.mu.Unlock()
+		for _, e := range ends {
+			v.complain(e.of, "open request ended", &e.by.Decision)
+		}
+		if more > 0 {
+			v.log.Warn("open requests ended, too many to log each", "count", more)
+		}
+		if ctx.Err() != nil {
+			return
 		}
 	}
 }

@@ -89,9 +89,11 @@ func unescapeName(name string) string {
 // in the context ([FromContext]), and answers all others with [WriteRefusal].
 //
 // The context ends when the token stops being accepted: see [Verifier.Hold]. From then
-// on the handler can't read or write any more, and what it had not finished is cut, so
-// that a client never takes it for whole. (Where another middleware in between hides the
-// connection, it is cut when the handler returns.)
+// on the handler can't read or write any more, whatever deadlines it sets, and what it
+// had not finished is cut, so that a client never takes it for whole. (Where another
+// middleware in between hides the connection, it is cut when the handler returns.) A
+// connection that was hijacked is watched until it is closed, and can't be read or
+// written after the end either.
 func (v *Verifier) Middleware(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		d := v.DecideRequest(r.Context(), r.Header, r.URL.RawQuery)
@@ -99,13 +101,24 @@ func (v *Verifier) Middleware(next http.Handler) http.Handler {
 			WriteRefusal(w, d)
 			return
 		}
-		held := v.hold(r.Context(), d, w, 0)
-		defer held.release()
-		next.ServeHTTP(w, r.WithContext(held))
-		if EndedBy(held) != nil {
-			panic(http.ErrAbortHandler)
-		}
+		v.serve(w, r, d, next)
 	})
+}
+
+// serve has an allowed request handled.
+func (v *Verifier) serve(w http.ResponseWriter, r *http.Request, d Decision, next http.Handler) {
+	held := v.hold(r.Context(), d, w, 0)
+	defer held.returned()
+	if by := held.by.Load(); by == nil {
+		next.ServeHTTP((*response)(held), r.WithContext(held))
+		held.returned()
+	} else if !held.wasCut() { // revoked since the decision
+		WriteRefusal(w, by.Decision)
+		return
+	}
+	if held.by.Load() != nil {
+		panic(http.ErrAbortHandler)
+	}
 }
 
 // Refusal is the answer to a request that was not allowed.

@@ -34,6 +34,7 @@ type core struct {
 	reader   *token.Reader
 	cache    *cache
 	requests requests
+	unlogged unlogged
 	counts   map[Reason]*counts // the map itself never changes
 	clear    *counts            // those of Clear
 
@@ -59,7 +60,7 @@ func New(c Config) (*Verifier, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	v := &Verifier{onStale: c.OnStale, core: &core{
 		list: c.Denylist, policy: c.OnStale, outlive: c.OutliveExpiry, log: c.Logger, now: c.Now, reader: reader, cache: newCache(c.CacheSize),
-		counts: make(map[Reason]*counts, len(outcomes)), stop: stop,
+		counts: make(map[Reason]*counts, len(outcomes)), stop: stop, unlogged: unlogged{wake: make(chan struct{}, 1)},
 	}}
 	for why := range outcomes {
 		v.counts[why] = new(counts)
@@ -67,6 +68,7 @@ func New(c Config) (*Verifier, error) {
 	v.clear = v.counts[Clear]
 	v.running.Go(func() { reader.Run(ctx) })
 	v.running.Go(func() { v.watch(ctx) })
+	v.running.Go(func() { v.logEnded(ctx) })
 	return v, nil
 }
 

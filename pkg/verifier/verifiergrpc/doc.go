@@ -21,6 +21,6 @@
 //
 // So that they can be left behind, a stream's receiving and sending are each done by a
 // goroutine of their own, which ends with the stream. A message given to a RecvMsg that
-// has failed may still be written to: don't read it, nor use it again. Generated code
-// doesn't.
+// has failed may still be written to, and one given to a SendMsg read: don't use it
+// again. Generated code doesn't.
 package verifiergrpc

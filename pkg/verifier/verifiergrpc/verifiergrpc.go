@@ -75,6 +75,9 @@ func hold(ctx context.Context, v *verifier.Verifier, handle func(held context.Co
 	}
 	held, release := v.Hold(ctx, d)
 	defer release()
+	if ended := verifier.EndedBy(held); ended != nil { // revoked since the decision
+		return refusal(ended.Decision)
+	}
 	err := handle(held)
 	if ended := verifier.EndedBy(held); ended != nil {
 		return refusal(ended.Decision)
