@@ -11,28 +11,33 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// ClaimsOf makes the claims for [List.Check] of a compact JWS that another library has
-// verified, and of its claims as that library decoded them: a golang-jwt MapClaims, or
-// anything that JSON was decoded into. Where values is nil (the library decodes into a
-// type of its own) they are read from raw. It believes the library. It errs where issuer
-// or expiry is missing, or where raw is not what it is said to be.
-func ClaimsOf(raw string, values map[string]any) (Claims, error) {
-	header, rest, _ := strings.Cut(raw, ".")
-	payload, signature, three := strings.Cut(rest, ".")
-	if !three || payload == "" || strings.Contains(signature, ".") {
+// ClaimsOf reads the claims for [List.Check] from a compact JWS that another library has
+// verified. It reads them as strictly as the authority does, in place of taking them from
+// that library: a token that is read in two ways is a way around its revocation. It
+// doesn't verify anything, and errs where raw is not one strict JWS, in its one spelling,
+// with issuer and expiry.
+//
+// KeyID is what the token's header says. Where the library may have verified with another
+// key, set it to that key's kid, or revocations by kid can be dodged.
+func ClaimsOf(raw string) (Claims, error) {
+	parts := strings.Split(raw, ".")
+	if len(parts) != 3 || parts[2] == "" {
 		return Claims{}, errors.New("a token that is no compact JWS can't be checked")
 	}
-	decoded, err := object(header)
+	// The decoder passes over line breaks, even where it is strict.
+	if strings.ContainsFunc(raw, func(r rune) bool { return r <= ' ' }) {
+		return Claims{}, errors.New("a token with spaces or line breaks can't be checked")
+	}
+	header, err := object(parts[0])
 	if err != nil {
 		return Claims{}, fmt.Errorf("read a token's header: %w", err)
 	}
-	if values == nil {
-		if values, err = object(payload); err != nil {
-			return Claims{}, fmt.Errorf("read a token's claims: %w", err)
-		}
+	values, err := object(parts[1])
+	if err != nil {
+		return Claims{}, fmt.Errorf("read a token's claims: %w", err)
 	}
-	c := Claims{Fingerprint: FingerprintOf(raw[:len(header)+1+len(payload)]), Values: values}
-	c.KeyID, _ = decoded["kid"].(string)
+	c := Claims{Fingerprint: FingerprintOf(parts[0] + "." + parts[1]), Values: values}
+	c.KeyID, _ = header["kid"].(string)
 	if c.Issuer, _ = values["iss"].(string); c.Issuer == "" {
 		return Claims{}, errors.New("a token without iss can't be checked")
 	}
@@ -48,12 +53,12 @@ func ClaimsOf(raw string, values map[string]any) (Claims, error) {
 	return c, nil
 }
 
-// Lifetime is how long the token lives, from iat to exp; from now where it has no iat.
-// The authority keeps revocations for its issuer's max_token_lifetime, so a token that
-// lives longer outlives its revocation. [List.Check] can't tell: who calls it refuses
-// such tokens.
+// Lifetime is how long the token lives, from iat to exp; from now where it has no iat, or
+// one that is still to come. The authority keeps revocations for its issuer's
+// max_token_lifetime, so a token that lives longer outlives its revocation. [List.Check]
+// can't tell: who calls it refuses such tokens.
 func (c Claims) Lifetime(now time.Time) time.Duration {
-	if c.IssuedAt.IsZero() {
+	if c.IssuedAt.IsZero() || c.IssuedAt.After(now) {
 		return c.Expires.Sub(now)
 	}
 	return c.Expires.Sub(c.IssuedAt)
@@ -62,7 +67,7 @@ func (c Claims) Lifetime(now time.Time) time.Duration {
 // object decodes a part of a token. It is a map, since fields of a struct are found in
 // any case.
 func object(part string) (decoded map[string]any, err error) {
-	b, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(part, "="))
+	b, err := base64.RawURLEncoding.Strict().DecodeString(part)
 	if err != nil {
 		return nil, err
 	}
@@ -78,18 +83,8 @@ func numericDate(values map[string]any, name string) (time.Time, error) {
 	if !there {
 		return time.Time{}, nil
 	}
-	seconds := math.NaN()
-	switch v := v.(type) {
-	case float64:
-		seconds = v
-	case int64:
-		seconds = float64(v)
-	case interface{ Float64() (float64, error) }: // json.Number
-		if f, err := v.Float64(); err == nil {
-			seconds = f
-		}
-	}
-	if !(1 <= seconds && seconds <= maxUnix) {
+	seconds, ok := v.(float64)
+	if !ok || !(1 <= seconds && seconds <= maxUnix) {
 		return time.Time{}, fmt.Errorf("%s is not a time between 1970 and 9999", name)
 	}
 	whole, fraction := math.Modf(seconds)

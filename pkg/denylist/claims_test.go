@@ -2,8 +2,7 @@ package denylist
 
 import (
 	"encoding/base64"
-	"encoding/json"
-	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -11,13 +10,9 @@ import (
 // A library's claims and this project's own reading of the token revoke alike.
 func TestCheckOfVerifiedClaims(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	encode := base64.RawURLEncoding.EncodeToString
-	raw := encode([]byte(`{"alg":"RS256","kid":"k1","KID":"other"}`)) + "." + encode([]byte(`{}`)) + ".sig"
-	values := map[string]any{
-		"iss": "https://idp.example", "exp": float64(now.Unix() + 60), "iat": json.Number("1799999990"),
-		"jti": "a", "sub": "alice", "groups": []any{"x", "y"}, "kid": "k2",
-	}
-	claims, err := ClaimsOf(raw, values)
+	raw := unsigned(`{"alg":"RS256","kid":"k1","KID":"other"}`, `{"iss":"https://idp.example","exp":1800000060,"iat":1799999990,
+		"jti":"a","sub":"alice","groups":["x","y"],"kid":"k2"}`)
+	claims, err := ClaimsOf(raw)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +26,7 @@ func TestCheckOfVerifiedClaims(t *testing.T) {
 		{map[string]string{"jti": "a"}, Revoked}, {map[string]string{"jti": "b"}, Clear},
 		{map[string]string{"sub": "alice"}, Revoked}, {map[string]string{"groups": "y"}, Revoked},
 		{map[string]string{KeyID: "k1"}, Revoked}, {map[string]string{KeyID: "k2"}, Clear},
-		{map[string]string{Fingerprint: FingerprintOf(raw[:len(raw)-len(".sig")])}, Revoked},
+		{map[string]string{Fingerprint: FingerprintOf(strings.TrimSuffix(raw, ".sig"))}, Revoked},
 	} {
 		l := New()
 		l.Advance(now)
@@ -49,22 +44,10 @@ func TestCheckOfVerifiedClaims(t *testing.T) {
 	}
 }
 
-// Where the library keeps the claims to itself, the token is read once more, alike.
-func TestClaimsOfTheTokenItself(t *testing.T) {
+// unsigned is a JWS of a header and claims.
+func unsigned(header, payload string) string {
 	encode := base64.RawURLEncoding.EncodeToString
-	payload := `{"iss":"https://idp.example","exp":1800000060,"iat":1799999990,"jti":"a","groups":["x",7]}`
-	raw := encode([]byte(`{"alg":"RS256","kid":"k1"}`)) + "." + encode([]byte(payload)) + ".sig"
-	var values map[string]any
-	if err := json.Unmarshal([]byte(payload), &values); err != nil {
-		t.Fatal(err)
-	}
-	want, err := ClaimsOf(raw, values)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got, err := ClaimsOf(raw, nil); err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("%+v %v, want %+v", got, err, want)
-	}
+	return encode([]byte(header)) + "." + encode([]byte(payload)) + ".sig"
 }
 
 func TestLifetimeCountsFromIssuance(t *testing.T) {
@@ -76,6 +59,10 @@ func TestLifetimeCountsFromIssuance(t *testing.T) {
 	c.IssuedAt = now.Add(-time.Hour)
 	if got := c.Lifetime(now); got != 2*time.Hour {
 		t.Errorf("with iat: %s", got)
+	}
+	c.IssuedAt, c.Expires = now.Add(1000*time.Hour), now.Add(1001*time.Hour)
+	if got := c.Lifetime(now); got != 1001*time.Hour {
+		t.Errorf("with an iat to come: %s", got)
 	}
 }
 
@@ -93,21 +80,23 @@ func TestCheckOfClaimsThatCantBeChecked(t *testing.T) {
 	if v := New().Check(Claims{Issuer: "i", Expires: now}, now); v.Status != Unknown || v.Why != Loading {
 		t.Errorf("loading: %+v", v)
 	}
-	good := map[string]any{"iss": "i", "exp": 1e9}
-	for _, c := range []struct {
-		raw    string
-		values map[string]any
-	}{
-		{"", good}, {"e30", good}, {"e30.e30", good}, {"e30.e30.x.y", good}, {"e30..x", good}, {"!.e30.x", good}, {"W10.e30.x", good},
-		{"e30.e30.x", nil}, {"e30.e30.x", map[string]any{"iss": "i"}}, {"e30.e30.x", map[string]any{"exp": 1e9}},
-		{"e30.e30.x", map[string]any{"iss": "i", "exp": "1e9"}}, {"e30.e30.x", map[string]any{"iss": "i", "exp": 9.2e18}},
-		{"e30.e30.x", map[string]any{"iss": "i", "exp": 1e9, "iat": json.Number("x")}},
-		{"bnVsbA.e30.x", good}, {"e30.bnVsbA.x", nil}, {"e30.!.x", nil},
+	const good, header = `{"iss":"i","exp":1000000000}`, `{"alg":"ES256"}`
+	if _, err := ClaimsOf(unsigned(header, good)); err != nil {
+		t.Fatal(err)
+	}
+	for name, raw := range map[string]string{
+		"nothing": "", "one part": "e30", "two parts": "e30.e30", "four parts": unsigned(header, good) + ".x", "no signature": "e30.e30.",
+		"a line before": "\n" + unsigned(header, good), "a line behind": unsigned(header, good) + "\r\n", "a line within": "e3\n0" + unsigned(header, good)[3:],
+		"padding": strings.Replace(unsigned(`{"a":1}`, good), ".", "=.", 1), "trailing bits": "e31" + unsigned("{}", good)[3:],
+		"no base64": "!" + unsigned(header, good), "header null": unsigned("null", good), "header an array": unsigned("[]", good), "claims null": unsigned(header, "null"),
+		"no issuer": unsigned(header, `{"exp":1000000000}`), "no expiry": unsigned(header, `{"iss":"i"}`), "issuer a number": unsigned(header, `{"iss":1,"exp":1000000000}`),
+		"expiry a text": unsigned(header, `{"iss":"i","exp":"1000000000"}`), "expiry far away": unsigned(header, `{"iss":"i","exp":9.2e18}`),
+		"issued a text": unsigned(header, `{"iss":"i","exp":1000000000,"iat":"x"}`),
 		// Two values of one claim: the library might have read the other.
-		{"e30." + base64.RawURLEncoding.EncodeToString([]byte(`{"iss":"i","exp":1000000000,"jti":"a","jti":"b"}`)) + ".x", nil},
+		"two jti": unsigned(header, `{"iss":"i","exp":1000000000,"jti":"a","jti":"b"}`),
 	} {
-		if claims, err := ClaimsOf(c.raw, c.values); err == nil {
-			t.Errorf("%q %v: %+v", c.raw, c.values, claims)
+		if claims, err := ClaimsOf(raw); err == nil {
+			t.Errorf("%s: %+v", name, claims)
 		}
 	}
 }

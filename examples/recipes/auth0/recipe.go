@@ -64,7 +64,7 @@ func notRevoked(list *denylist.List, next http.Handler) http.Handler {
 			refuse(w, r, jwtmiddleware.ErrJWTInvalid)
 			return
 		}
-		claims, err := denylist.ClaimsOf(token.Token, nil)
+		claims, err := denylist.ClaimsOf(token.Token)
 		if err != nil || claims.Lifetime(now) > maxLifetime {
 			refuse(w, r, jwtmiddleware.ErrJWTInvalid)
 			return

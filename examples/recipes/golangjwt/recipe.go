@@ -46,7 +46,7 @@ func Protect(list *denylist.List, keys jwt.Keyfunc, next http.Handler) http.Hand
 			return
 		}
 		now := time.Now()
-		claims, err := denylist.ClaimsOf(raw, values) // nil for values, where yours are a struct
+		claims, err := denylist.ClaimsOf(raw) // read once more, as strictly as the authority does
 		if err != nil || claims.Lifetime(now) > maxLifetime {
 			refuse(w, http.StatusUnauthorized, `Bearer error="invalid_token"`)
 			return
