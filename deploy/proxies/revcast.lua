@@ -4,8 +4,20 @@
 -- denies what has no such variable.
 
 local check = "http://127.0.0.1:8711/check"
-local identity = { "x-auth-sub", "x-auth-scope" } -- as in the sidecar's configuration
-local needed = { "authorization", "origin", "access-control-request-method" }
+local identity = { -- as in the sidecar's configuration
+  "x-auth-sub",
+  "x-auth-scope",
+}
+local needed = { -- the token, and what makes a preflight or keeps a request from being one
+  "authorization", "origin", "access-control-request-method",
+  "cookie", "upgrade", "x-http-method", "x-http-method-override", "x-method-override",
+}
+
+-- Of a request whose token nobody looked at only Basic is passed on, for those who ask
+-- the API for one.
+local function only_basic(values)
+  return values and #values == 0 and values[0]:lower():find("^basic +[%w._~+/=-]+$")
+end
 
 core.register_action("revcast", { "http-req" }, function(txn)
   local given, asked = txn.http:req_get_headers(), {}
@@ -25,6 +37,9 @@ core.register_action("revcast", { "http-req" }, function(txn)
       for _, value in pairs(answer.headers[name] or {}) do
         txn.http:req_add_header(name, value)
       end
+    end
+    if answer.headers["x-revcast-public"] and not only_basic(given["authorization"]) then
+      txn.http:req_del_header("authorization")
     end
     txn:set_var("txn.revcast_allowed", true)
   elseif answer.status == 400 or answer.status == 401 or answer.status == 403 then

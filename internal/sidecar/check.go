@@ -11,8 +11,9 @@ const checkPath = "/check"
 
 // check is the door for other proxies (nginx auth_request, Caddy forward_auth, Traefik
 // ForwardAuth, HAProxy, Envoy's ext_authz over HTTP). 200 lets the request through, with
-// the identity headers to pass on; anything else refuses it. Where nobody knows it is
-// 403: some take a 5xx for a check that failed, and let through.
+// the identity headers to pass on; anything else refuses it. X-Revcast-Public says that
+// nobody looked at a token, so that none is to be passed on. Where nobody knows it is 403:
+// some take a 5xx for a check that failed, and let through.
 func (s *Sidecar) check() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a, ok := s.decideForwarded(r)
@@ -25,6 +26,12 @@ func (s *Sidecar) check() http.Handler {
 			h["Cache-Control"] = []string{"no-store"}
 			if a.Claims != nil {
 				s.identities.set(h, a.Claims)
+			}
+			if a.public {
+				h["X-Revcast-Public"] = []string{"1"}
+				if anonymous(r.Header); len(r.Header["Authorization"]) == 0 {
+					h["X-Envoy-Auth-Headers-To-Remove"] = []string{"authorization"} // Envoy does so
+				}
 			}
 			w.WriteHeader(http.StatusOK)
 		default:

@@ -18,8 +18,8 @@ type Identity struct {
 }
 
 // ours are the headers that only this proxy may set, in lower case: where a request
-// came from, and what some servers take for its real path.
-var ours = []string{"forwarded", "x-real-ip", "x-original-url", "x-original-uri", "x-rewrite-url"}
+// came from, what some servers take for its real path, and what /check says of it.
+var ours = []string{"forwarded", "x-real-ip", "x-original-url", "x-original-uri", "x-rewrite-url", "x-revcast-public"}
 
 const oursBelow = "x-forwarded-"
 

@@ -25,6 +25,8 @@ type front struct {
 	args    func(dir string) []string
 	// websocket: the configuration lets them through.
 	websocket bool
+	// edit, where set, is what a user changes in the files besides addresses.
+	edit func(string) string
 }
 
 // fronts is the table of reverse proxies. One more is its files and a row.
@@ -35,13 +37,13 @@ var fronts = []front{
 			// One process: workers outlive a master that is killed.
 			"-g", "daemon off; master_process off; pid " + filepath.Join(dir, "nginx.pid") + ";",
 		}
-	}, false},
+	}, false, nil},
 	{"Caddy", "caddy", []string{"Caddyfile"}, func(dir string) []string {
 		return []string{"run", "--config", filepath.Join(dir, "Caddyfile"), "--adapter", "caddyfile"}
-	}, true},
+	}, true, nil},
 	{"HAProxy", "haproxy", []string{"haproxy.cfg", "revcast.lua"}, func(dir string) []string {
 		return []string{"-db", "-f", filepath.Join(dir, "haproxy.cfg")}
-	}, true},
+	}, true, nil},
 }
 
 // start runs the proxy with the very files that users copy, but for the addresses of
@@ -61,6 +63,9 @@ func (f front) start(t *testing.T, api, check string) (address string) {
 			t.Fatal(err)
 		}
 		all.Write(text)
+		if f.edit != nil {
+			text = []byte(f.edit(string(text)))
+		}
 		changed := strings.NewReplacer(swap...).Replace(string(text))
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(changed), 0o600); err != nil {
 			t.Fatal(err)
@@ -73,6 +78,21 @@ func (f front) start(t *testing.T, api, check string) (address string) {
 	}
 	harness.StartProgram(t, dir, address, f.program, f.args(dir)...)
 	return address
+}
+
+// anotherClaim does what README.md says about one more claim: a line more in each place
+// where X-Auth-Sub and X-Auth-Scope are named, made like that of X-Auth-Scope.
+func anotherClaim(text string) string {
+	var all strings.Builder
+	for line := range strings.Lines(text) {
+		all.WriteString(line)
+		more := strings.NewReplacer("X-Auth-Scope", "X-User-Email", "x_auth_scope", "x_user_email", "x-auth-scope", "x-user-email",
+			"$check_scope", "$check_email", "@scope", "@email").Replace(line)
+		if more != line && !strings.HasPrefix(strings.TrimSpace(line), "#") {
+			all.WriteString(more)
+		}
+	}
+	return all.String()
 }
 
 func host(t *testing.T, address string) string {

@@ -29,12 +29,16 @@ type stage struct {
 	bodies      map[*http.Request]string
 	connections atomic.Int64 // to /check
 	check       *httptest.Server
+	api         *httptest.Server
 }
 
-func inFrontsOf(t *testing.T, do func(*stage, front)) {
+func inFrontsOf(t *testing.T, do func(*stage, front)) { inEdited(t, nil, do) }
+
+// inEdited does so where users have edited the configurations.
+func inEdited(t *testing.T, edit func(string) string, do func(*stage, front)) {
 	for _, f := range fronts {
 		t.Run(f.name, func(t *testing.T) {
-			s := &stage{T: t, bodies: map[*http.Request]string{}}
+			s := newStage(t)
 			s.answers(allow)
 			s.check = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s.note(&s.asked, r)
@@ -50,22 +54,29 @@ func inFrontsOf(t *testing.T, do func(*stage, front)) {
 			}
 			s.check.Start()
 			t.Cleanup(s.check.Close)
-			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				s.note(&s.seen, r)
-				if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
-					w.Header().Set("Connection", "Upgrade")
-					w.Header().Set("Upgrade", "websocket")
-					w.Header().Set("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-					w.WriteHeader(http.StatusSwitchingProtocols)
-					return
-				}
-				_, _ = io.WriteString(w, "the API's own words")
-			}))
-			t.Cleanup(api.Close)
-			s.proxy = f.start(t, api.URL, s.check.URL)
+			f.edit = edit
+			s.proxy = f.start(t, s.api.URL, s.check.URL)
 			do(s, f)
 		})
 	}
+}
+
+// newStage returns one that has an API only.
+func newStage(t *testing.T) *stage {
+	s := &stage{T: t, bodies: map[*http.Request]string{}}
+	s.api = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.note(&s.seen, r)
+		if strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "websocket")
+			w.Header().Set("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+			w.WriteHeader(http.StatusSwitchingProtocols)
+			return
+		}
+		_, _ = io.WriteString(w, "the API's own words")
+	}))
+	t.Cleanup(s.api.Close)
+	return s
 }
 
 func (s *stage) note(list *[]*http.Request, r *http.Request) {
@@ -144,7 +155,10 @@ func TestProxyAsksForWhatTheAPIGets(t *testing.T) {
 			for _, target := range targets {
 				got := s.send("", method+" "+target+" HTTP/1.1", "Host: api.example", token, "Connection: close",
 					"X-Forwarded-Uri: /public", "x-forwarded-uri: /public", "X_Forwarded_Uri: /public", "X-Forwarded-Method: HEAD",
-					"X-Original-URI: /public", "X-Original_URI: /public", "X-Original-Method: HEAD")
+					"X-Original-URI: /public", "X-Original_URI: /public", "X-Original-Method: HEAD", "X-Original-URL: /public", "X.Original.URL: /public",
+					"X-Rewrite-URL: /public", "X_Rewrite_URL: /public", "x-rewrite~url: /public", "X-Revcast-Public: 1", "X_Revcast_Public: 1",
+					"Forwarded: for=evil", "X-Real-IP: evil", "X_Real_IP: evil", "X-Forwarded-For: evil", "X-Forwarded-Host: evil",
+					"X-Forwarded_Host: evil", "X-Forwarded-Proto: evil", "X-Forwarded-Port: evil", "X-Forwarded-Prefix: evil", "X-Forwarded-Server: evil")
 				if len(got.seen) == 0 {
 					if slices.Contains(plain, target) || got.StatusCode < 400 && target != "*" { // Go answers OPTIONS * itself
 						s.Errorf("%s %q: %d, and the API was not asked", method, target, got.StatusCode)
@@ -167,10 +181,10 @@ func TestProxyAsksForWhatTheAPIGets(t *testing.T) {
 				if strings.TrimSuffix(asked.RequestURI, "?") != "/check" {
 					s.Errorf("%s %q: /check was asked at %q", method, target, asked.RequestURI)
 				}
-				for name := range seen.Header {
-					if name := strings.ReplaceAll(name, "_", "-"); strings.HasPrefix(name, "X-Original-") || strings.EqualFold(name, "X-Forwarded-Uri") ||
-						strings.EqualFold(name, "X-Forwarded-Method") {
-						s.Errorf("%s %q: the API got the client's %s", method, target, name)
+				for name, values := range seen.Header {
+					said := strings.Join(values, " ")
+					if strings.Contains(said, "evil") || strings.Contains(said, "/public") || slices.Contains(notTold, name) {
+						s.Errorf("%s %q: the API got the client's %s: %s", method, target, name, said)
 					}
 				}
 			}
@@ -178,23 +192,34 @@ func TestProxyAsksForWhatTheAPIGets(t *testing.T) {
 	})
 }
 
+// notTold are headers that the API gets from nobody.
+var notTold = []string{
+	"X-Original-Uri", "X-Original-Url", "X-Original-Method", "X-Rewrite-Url", "X-Forwarded-Uri", "X-Forwarded-Method", "X-Revcast-Public", "X-Real-Ip", "Forwarded",
+}
+
 // TestProxyPassesIdentityFromCheckOnly: the API gets the identity headers of /check's
-// answer, and none from the client, in no spelling.
+// answer, and none from the client, in no spelling. That goes for a header more, too.
 func TestProxyPassesIdentityFromCheckOnly(t *testing.T) {
-	spoofed := []string{"X-Auth-Sub: mallory", "x-AUTH-sub: mallory", "X_Auth_Sub: mallory", "X-Auth_Sub: mallory", "x_auth-sub: mallory", "X-Auth-Scope: admin",
-		"X_AUTH_SCOPE: admin"}
+	spoofed := []string{"x-AUTH-sub: mallory", "x_auth-sub: mallory"}
+	for _, name := range []string{"X-Auth-Sub", "X-Auth-Scope", "X-User-Email"} {
+		spoofed = append(spoofed, name+": mallory", strings.ToUpper(strings.ReplaceAll(name, "-", "_"))+": mallory", strings.Replace(name, "-", "_", 1)+": mallory")
+		for _, c := range "_.!#$%&'*+^`|~" { // all that a name may hold besides letters, digits and hyphens
+			spoofed = append(spoofed, strings.Replace(name, "-", string(c), 1)+": mallory", strings.ReplaceAll(name, "-", string(c))+": mallory")
+		}
+	}
 	answers := map[string]http.HandlerFunc{
 		"one": allow,
-		"two": func(w http.ResponseWriter, _ *http.Request) {
+		"three": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Auth-Sub", "alice")
 			w.Header().Set("X-Auth-Scope", "read write")
+			w.Header().Set("X-User-Email", "alice@example.com")
 		},
 		"none": func(http.ResponseWriter, *http.Request) {}, // a public route
 	}
 	want := map[string]map[string]string{
-		"one": {"X-Auth-Sub": "alice"}, "two": {"X-Auth-Sub": "alice", "X-Auth-Scope": "read write"}, "none": {},
+		"one": {"X-Auth-Sub": "alice"}, "three": {"X-Auth-Sub": "alice", "X-Auth-Scope": "read write", "X-User-Email": "alice@example.com"}, "none": {},
 	}
-	inFrontsOf(t, func(s *stage, _ front) {
+	inEdited(t, anotherClaim, func(s *stage, _ front) {
 		for name, answer := range answers {
 			s.answers(answer)
 			for _, extra := range []string{"X-Other: 1", "Connection: X-Auth-Sub, X-Auth-Scope, Authorization", "Connection: keep-alive, authorization",
@@ -206,7 +231,8 @@ func TestProxyPassesIdentityFromCheckOnly(t *testing.T) {
 				}
 				found := map[string]string{}
 				for name, values := range got.seen[0].Header {
-					if strings.HasPrefix(strings.ToLower(strings.ReplaceAll(name, "_", "-")), "x-auth-") {
+					// All that the client says of it begins so, however it goes on.
+					if strings.HasPrefix(strings.ToLower(name), "x") && !strings.HasPrefix(name, "X-Forwarded-") && name != "X-Other" {
 						found[name] = strings.Join(values, "+")
 					}
 				}

@@ -158,7 +158,7 @@ func told(claim string) string {
 func owned(name string) bool {
 	f := folded(name)
 	return strings.HasPrefix(f, "x-forwarded-") || slices.Contains([]string{
-		"x-auth-sub", "x-auth-scope", "forwarded", "x-real-ip", "x-original-url", "x-original-uri", "x-rewrite-url",
+		"x-auth-sub", "x-auth-scope", "forwarded", "x-real-ip", "x-original-url", "x-original-uri", "x-rewrite-url", "x-revcast-public",
 	}, f)
 }
 
