@@ -21,7 +21,8 @@
 //   - An open request ends when its token is not accepted any more, and its client
 //     sees that it did: a status where none was sent, or else a cut.
 //   - Transparent otherwise: Host, query and bodies pass as they came. Answers without
-//     a length, and server-sent events, are flushed at every write, so that streams flow.
+//     a length, and server-sent events, are flushed at every write, others after 5 ms, so
+//     that nothing waits for what the upstream has not sent yet.
 //   - A route that depends on how a path is read is none: whatever a server may make of
 //     case, escapes, and dots or spaces at the ends of names, the rule is the same, or
 //     the request is refused.

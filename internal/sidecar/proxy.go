@@ -23,6 +23,7 @@ func (s *Sidecar) proxy() http.Handler {
 		ModifyResponse: modifyResponse,
 		Transport:      s.engine,
 		BufferPool:     newBuffers(),
+		FlushInterval:  flushInterval,
 		ErrorLog:       slog.NewLogLogger(s.Logger.Handler(), slog.LevelWarn),
 		ErrorHandler:   s.upstreamFailed,
 	}
@@ -41,6 +42,10 @@ func (s *Sidecar) proxy() http.Handler {
 		}
 	})
 }
+
+// flushInterval is how long what is to be flushed may wait for more of an answer whose
+// length is known: docs/decisions/15 has what it costs.
+const flushInterval = 5 * time.Millisecond
 
 // endWithin is how long it may take to tell a client that its request has ended, once the
 // token is not accepted any more.
