@@ -257,9 +257,11 @@ func (s *Sidecar) upstreamFailed(w http.ResponseWriter, r *http.Request, err err
 	s.Logger.Warn("the upstream did not answer", "method", r.Method, "err", err)
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+		s.failures[timedOut].Add(1)
 		writeError(w, http.StatusGatewayTimeout, "gateway_timeout", "the API did not answer in time")
 		return
 	}
+	s.failures[unreachable].Add(1)
 	writeError(w, http.StatusBadGateway, "bad_gateway", "the API can't be reached")
 }
 
