@@ -24,7 +24,7 @@
 //     a length, and server-sent events, are flushed at every write, others after 5 ms, so
 //     that nothing waits for what the upstream has not sent yet.
 //   - A route that depends on how a path is read is none: whatever a server may make of
-//     case, escapes, and dots or spaces at the ends of names, the rule is the same, or
+//     case, escapes, dots or spaces at the ends of names, and suffixes of names, the rule is the same, or
 //     the request is refused.
 //   - A token that nobody decided on reaches nobody: where there is one already, a second
 //     one in the query or a form refuses the request; where none is asked for, those in
