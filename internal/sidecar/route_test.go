@@ -164,6 +164,10 @@ func TestIdentitiesThatCantBe(t *testing.T) {
 		"identity[0].header: Authorization" + meaning:                             {{"sub", "authorization"}},
 		"identity[0].header: X-Forwarded-User" + meaning:                          {{"sub", "X-Forwarded-User"}},
 		"identity[0].header: Host" + meaning:                                      {{"sub", "Host"}},
+		"identity[0].header: Cache-Control" + meaning:                             {{"sub", "cache-control"}},
+		"identity[0].header: Set-Cookie" + meaning:                                {{"sub", "Set-Cookie"}},
+		"identity[0].header: Content-Language" + meaning:                          {{"sub", "Content-Language"}},
+		"identity[0].header: Keep-Alive" + meaning:                                {{"sub", "Keep-Alive"}},
 	} {
 		if _, err := newIdentities(told); err == nil || err.Error() != "sidecar: "+problem {
 			t.Errorf("got %v, want %s", err, problem)
