@@ -47,6 +47,9 @@ func servePipes(h http.Handler) (p *pipes, stop func()) {
 	p = &pipes{conns: make(chan net.Conn)}
 	p.closed, p.close = context.WithCancel(context.Background())
 	s := &http.Server{Handler: h, ReadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	s.Protocols = new(http.Protocols)
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
