@@ -23,6 +23,8 @@
 //   - Transparent otherwise: Host, query and bodies pass as they came. Answers without
 //     a length, and server-sent events, are flushed at every write, others after 5 ms, so
 //     that nothing waits for what the upstream has not sent yet.
+//   - An answer does not wait for the rest of its request's body. Of HTTP/1 it is the
+//     connection's last then: nothing of a body is ever taken for a request.
 //   - A route that depends on how a path is read is none: whatever a server may make of
 //     case, escapes, dots or spaces at the ends of names, and suffixes of names, the rule is the same, or
 //     the request is refused.
