@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -98,6 +99,7 @@ type Sidecar struct {
 	engine     http.RoundTripper
 	upstream   *url.URL // that the transport is asked by
 	asked      counts
+	failures   [len(failureNames)]atomic.Uint64
 }
 
 // ConfigError is a mistake in a [Config].

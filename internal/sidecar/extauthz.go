@@ -17,8 +17,8 @@ import (
 )
 
 // maxCheck bounds what Envoy sends: a request's header, and where it is told to, some of
-// the body.
-const maxCheck = 1 << 20
+// the body. What is longer is an error, which Envoy may be told to take for a yes.
+const maxCheck = 64 << 20
 
 // extAuthz is the door for Envoy's external authorization over gRPC
 // (envoy.service.auth.v3).

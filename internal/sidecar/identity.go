@@ -40,7 +40,7 @@ func newIdentities(told []Identity) (identities, error) {
 			return identities{}, bad(fmt.Sprintf("identity[%d].claim", i), "is required")
 		case name == "" || strings.ContainsFunc(name, func(r rune) bool { return r != '-' && (r > 'z' || !isAlphanumeric(byte(r))) }):
 			return identities{}, bad(key, "must be letters, digits and hyphens, not %q", t.Header)
-		case all.owns(name) || slices.Contains(reserved, lower):
+		case all.owns(name) || slices.Contains(reserved, lower) || slices.Contains(answering, lower) || strings.HasPrefix(lower, "content-"):
 			return identities{}, bad(key, "%s can't carry a claim: it is there twice, or has a meaning of its own", name)
 		}
 		all.told = append(all.told, Identity{t.Claim, name})
@@ -53,6 +53,14 @@ func newIdentities(told []Identity) (identities, error) {
 var reserved = []string{
 	"authorization", "connection", "content-length", "content-type", "content-encoding", "cookie", "expect", "host", "keep-alive", "origin",
 	"proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+}
+
+// answering can't carry a claim either: /check tells claims in its answer, which would
+// become another one.
+var answering = []string{
+	"accept-ranges", "age", "allow", "alt-svc", "cache-control", "clear-site-data", "date", "etag", "expires", "last-modified", "location", "pragma",
+	"proxy-authenticate", "proxy-authentication-info", "refresh", "retry-after", "server", "set-cookie", "strict-transport-security", "vary", "via",
+	"warning", "www-authenticate",
 }
 
 // isTwin reports whether a header is none of reserved, and might be taken for one.

@@ -24,6 +24,7 @@ var (
 	ended        = describe("open_requests_ended_total", "Requests that were ended because their token was not accepted any more.", "reason")
 	doorAnswers  = describe("door_answers_total", "Requests that doors were asked about, by what they answered.", "door", "answer")
 	routeAnswers = describe("route_answers_total", "Requests that were answered before any token was looked at, by reason.", "reason")
+	unanswered   = describe("upstream_errors_total", "Requests that the upstream did not answer, by kind.", "kind")
 	issuerKeys   = describe("issuer_keys", "Usable signing keys of an issuer.", "issuer")
 	issuerLoaded = describe("issuer_keys_timestamp_seconds",
 		"When an issuer's key document was last had, if by an earlier process; 0: never. A secret is had at each scrape.", "issuer")
@@ -50,6 +51,14 @@ const passedPublic = 3 // in answerNames; the others are outcomes
 // counts are of answers, by door.
 type counts [len(doorNames)][len(answerNames)]atomic.Uint64
 
+// Kinds of upstream errors.
+const (
+	unreachable = iota // or it broke off before the end of its answer's header
+	timedOut
+)
+
+var failureNames = [...]string{"unreachable", "timeout"}
+
 func (s *Sidecar) count(d Door, a *answer) {
 	which := int(a.Outcome)
 	if a.public {
@@ -68,7 +77,11 @@ func newReasons() map[verifier.Reason]*atomic.Uint64 {
 }
 
 // Describe implements [prometheus.Collector].
-func (s *Sidecar) Describe(ch chan<- *prometheus.Desc) { ch <- doorAnswers; ch <- routeAnswers }
+func (s *Sidecar) Describe(ch chan<- *prometheus.Desc) {
+	ch <- doorAnswers
+	ch <- routeAnswers
+	ch <- unanswered
+}
 
 // Collect implements [prometheus.Collector].
 func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
@@ -79,6 +92,9 @@ func (s *Sidecar) Collect(ch chan<- prometheus.Metric) {
 	}
 	for why, n := range s.gate.counts {
 		ch <- prometheus.MustNewConstMetric(routeAnswers, prometheus.CounterValue, float64(n.Load()), string(why))
+	}
+	for kind := range s.failures {
+		ch <- prometheus.MustNewConstMetric(unanswered, prometheus.CounterValue, float64(s.failures[kind].Load()), failureNames[kind])
 	}
 }
 

@@ -3,7 +3,6 @@ package sidecar
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,6 +22,7 @@ func (s *Sidecar) proxy() http.Handler {
 		ModifyResponse: modifyResponse,
 		Transport:      s.engine,
 		BufferPool:     newBuffers(),
+		FlushInterval:  flushInterval,
 		ErrorLog:       slog.NewLogLogger(s.Logger.Handler(), slog.LevelWarn),
 		ErrorHandler:   s.upstreamFailed,
 	}
@@ -33,14 +33,27 @@ func (s *Sidecar) proxy() http.Handler {
 			return
 		}
 		defer release()
+		drain := time.Duration(0)
+		if u, ok := w.(*upload); ok {
+			defer func() { u.settle(drain) }()
+		}
 		upstream.ServeHTTP(w, r)
+		release() // from here on it is known for good whether the request was ended
+		ended := verifier.EndedBy(r.Context()) != nil
 		// An answer that was whole in the moment in which its request was ended: the
 		// connection has a deadline now, and must not go on to another request.
-		if r.ProtoMajor == 1 && w.Header().Get("Connection") != "close" && verifier.EndedBy(r.Context()) != nil {
+		if ended && r.ProtoMajor == 1 && w.Header().Get("Connection") != "close" {
 			panic(http.ErrAbortHandler)
+		}
+		if !ended {
+			drain = drainWithin
 		}
 	})
 }
+
+// flushInterval is how long what is to be flushed may wait for more of an answer whose
+// length is known: docs/decisions/15 has what it costs.
+const flushInterval = 5 * time.Millisecond
 
 // endWithin is how long it may take to tell a client that its request has ended, once the
 // token is not accepted any more.
@@ -52,17 +65,20 @@ func (s *Sidecar) admit(w http.ResponseWriter, r *http.Request) (http.ResponseWr
 	a := s.decideProxied(r)
 	s.count(ProxyDoor, &a)
 	if !a.passes() {
+		hurry(w, r)
 		refuse(w, r, a.refusal())
 		return nil, nil, nil
 	}
 	if r.Method == http.MethodConnect {
+		hurry(w, r)
 		writeError(w, http.StatusMethodNotAllowed, "invalid_request", "this proxy opens no tunnels")
 		return nil, nil, nil
 	}
 	// An answer may go on for longer than a request has to arrive. Whoever has a good
 	// token may take its time to send a body, too.
 	control := http.NewResponseController(w)
-	awaited := a.public && r.Body != nil && r.Body != http.NoBody
+	hasBody := r.Body != nil && r.Body != http.NoBody
+	awaited := a.public && hasBody
 	if !awaited {
 		arrived(control)
 	}
@@ -74,6 +90,11 @@ func (s *Sidecar) admit(w http.ResponseWriter, r *http.Request) (http.ResponseWr
 	held, release := r.Context(), func() {}
 	if !a.public {
 		held, release = a.by.HoldResponse(held, a.Decision, w, endWithin)
+		if ended := verifier.EndedBy(held); ended != nil { // since the decision
+			release()
+			refuseEnded(w, r, ended)
+			return nil, nil, nil
+		}
 	}
 	if socket != nil {
 		socket.ctx = held
@@ -85,28 +106,24 @@ func (s *Sidecar) admit(w http.ResponseWriter, r *http.Request) (http.ResponseWr
 	if awaited {
 		r.Body = &arriving{r.Body, control}
 	}
+	if hasBody && r.ProtoMajor == 1 && socket == nil {
+		w = newUpload(w, r)
+	}
 	if !a.public {
 		guardForm(r)
 	}
 	return w, r, release
 }
 
-// arrived lifts the deadline that the server sets for a request to arrive. Not every
-// writer has deadlines.
-func arrived(c *http.ResponseController) { _ = c.SetReadDeadline(time.Time{}) }
+// takeWithin is how long a client of HTTP/2 may take to take an answer that is not the API's.
+const takeWithin = 10 * time.Second
 
-// arriving is the body of a request that nobody vouches for.
-type arriving struct {
-	io.ReadCloser
-	control *http.ResponseController
-}
-
-func (a *arriving) Read(p []byte) (int, error) {
-	n, err := a.ReadCloser.Read(p)
-	if err == io.EOF {
-		arrived(a.control)
+// hurry keeps a client whose window is closed from holding the answer for ever. A
+// deadline of HTTP/1 would be the connection's, and not this answer's alone.
+func hurry(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor == 2 {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(takeWithin)) // not every writer has deadlines
 	}
-	return n, err
 }
 
 func (s *Sidecar) decideProxied(r *http.Request) answer {
@@ -230,17 +247,28 @@ func modifyResponse(r *http.Response) error {
 	return nil
 }
 
+// refuseEnded answers a request that was ended before the upstream had answered.
+func refuseEnded(w http.ResponseWriter, r *http.Request, ended *verifier.Ended) {
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "close") // it has a deadline
+	}
+	refuse(w, r, verifier.RefusalOf(ended.Decision))
+}
+
 // upstreamFailed answers where the upstream did not.
 func (s *Sidecar) upstreamFailed(w http.ResponseWriter, r *http.Request, err error) {
 	if ended := verifier.EndedBy(r.Context()); ended != nil {
-		if r.ProtoMajor == 1 {
-			w.Header().Set("Connection", "close") // it has a deadline
-		}
-		refuse(w, r, verifier.RefusalOf(ended.Decision))
+		refuseEnded(w, r, ended)
 		return
 	}
 	if errors.Is(err, errTwoTokens) {
+		hurry(w, r)
 		refuse(w, r, verifier.RefusalOf(verifier.Decision{Reason: verifier.Ambiguous}))
+		return
+	}
+	if errors.Is(err, errLate) || wasLate(w) {
+		hurry(w, r)
+		writeError(w, http.StatusRequestTimeout, "request_timeout", "the body of the request did not arrive in time")
 		return
 	}
 	if r.Context().Err() != nil {
@@ -248,13 +276,16 @@ func (s *Sidecar) upstreamFailed(w http.ResponseWriter, r *http.Request, err err
 		w.WriteHeader(http.StatusBadGateway)
 		return
 	}
+	hurry(w, r)
 	// The request's path and query may hold what does not belong into logs.
 	s.Logger.Warn("the upstream did not answer", "method", r.Method, "err", err)
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, context.DeadlineExceeded) {
+		s.failures[timedOut].Add(1)
 		writeError(w, http.StatusGatewayTimeout, "gateway_timeout", "the API did not answer in time")
 		return
 	}
+	s.failures[unreachable].Add(1)
 	writeError(w, http.StatusBadGateway, "bad_gateway", "the API can't be reached")
 }
 

@@ -281,6 +281,40 @@ func TestProxyStreams(t *testing.T) {
 	}
 }
 
+// What the upstream has sent of an answer arrives while it pauses, though the rest of its
+// length is missing.
+func TestProxyHoldsNothingBack(t *testing.T) {
+	for name, first := range map[string]string{"the header": "", "half the body": "hal"} {
+		goOn := make(chan struct{})
+		upstream := api(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "4")
+			_, _ = io.WriteString(w, first)
+			w.(http.Flusher).Flush()
+			select {
+			case <-goOn:
+				_, _ = io.WriteString(w, "half"[len(first):])
+			case <-r.Context().Done():
+			}
+		})
+		proxy, client, _ := proxied(t, upstream, nil)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		resp, err := client.Do(request(t, "GET", proxy, nil).WithContext(ctx))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got := make([]byte, len(first))
+		if _, err := io.ReadFull(resp.Body, got); err != nil || string(got) != first {
+			t.Errorf("%s: %q %v", name, got, err)
+		}
+		close(goOn)
+		if rest, err := io.ReadAll(resp.Body); err != nil || first+string(rest) != "half" {
+			t.Errorf("%s: %q %v", name, rest, err)
+		}
+		_ = resp.Body.Close()
+	}
+}
+
 func TestProxyPassesWebsocketsOnly(t *testing.T) {
 	upstream := api(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") != "websocket" {

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -241,6 +242,8 @@ type answerBody struct {
 	ctx  context.Context
 	stop func() bool // the context's hold on the connection; false: it has closed it
 	keep bool
+	// settled: it is decided what becomes of the connection, which may be another's by now.
+	settled atomic.Bool
 
 	mu   sync.Mutex // a body may be closed while it is read
 	from io.Reader  // nil once the connection isn't this body's any more
@@ -274,7 +277,9 @@ func (b *answerBody) Close() error {
 		}
 		return nil
 	}
-	_ = b.c.Conn.Close()
+	if b.settled.CompareAndSwap(false, true) {
+		_ = b.c.Conn.Close()
+	}
 	return nil
 }
 
@@ -282,7 +287,7 @@ func (b *answerBody) Close() error {
 func (b *answerBody) finish(whole bool) error {
 	b.from = nil
 	mine := b.stop()
-	if mine && whole && b.keep && b.c.raw != nil && b.c.in.Buffered() == 0 {
+	if mine && whole && b.keep && b.c.raw != nil && b.c.in.Buffered() == 0 && b.settled.CompareAndSwap(false, true) {
 		b.d.put(b.c)
 		return nil
 	}

@@ -61,12 +61,55 @@ func rank(below bool) int {
 }
 
 // find returns the route of a normal path, nil for none, or false where that depends on
-// how the upstream reads it: whether it tells upper from lower case, and what
-// loosestReading says.
+// how the upstream reads it: whether it tells upper from lower case, what loosestReading
+// says, and whether it takes a suffix off a name and finds a stricter route then.
 func (all routes) find(path string) (*route, bool) {
 	exact := all.match(path, false)
 	read, ok := loosestReading(path)
-	return exact, ok && exact == all.match(read, true)
+	if !ok || exact != all.match(read, true) {
+		return exact, false
+	}
+	spelled := 0 // so much of the path is as a rule spells it, suffixes and all
+	if exact != nil {
+		spelled = len(exact.base)
+	}
+	for i := range all {
+		if &all[i] == exact {
+			break
+		}
+		if !all[i].Public && all[i].matchesSuffixed(read, spelled) {
+			return exact, false
+		}
+	}
+	return exact, true
+}
+
+// matchesSuffixed is matches for servers that drop what is behind a dot or a colon in a
+// name (formats, streams of NTFS), beyond the first characters of the path.
+func (r *route) matchesSuffixed(path string, beyond int) bool {
+	at := 0
+	for base := r.base; base != ""; {
+		end := strings.IndexByte(base[1:], '/') + 1
+		if end == 0 {
+			end = len(base)
+		}
+		if len(path)-at < end || !strings.EqualFold(path[at:at+end], base[:end]) {
+			return false
+		}
+		at, base = at+end, base[end:]
+		if at < len(path) && at >= beyond && (path[at] == '.' || path[at] == ':') {
+			if next := strings.IndexByte(path[at:], '/'); next >= 0 {
+				at += next
+			} else {
+				at = len(path)
+			}
+		}
+		if at < len(path) && path[at] != '/' {
+			return false
+		}
+	}
+	rest := path[at:]
+	return rest == "" || rest == "/" || r.below
 }
 
 func (all routes) match(path string, fold bool) *route {

@@ -70,6 +70,48 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// A suffix does not lead around a rule, where servers may take it off.
+func TestRoutesAndSuffixes(t *testing.T) {
+	all, err := newRoutes([]Route{
+		{Path: "/public/*", Public: true}, {Path: "/admin/*", Decider: fake{}}, {Path: "/public/users/*", Decider: fake{}}, {Path: "/exact", Decider: fake{}},
+		{Path: "/admin/open", Public: true}, {Path: "/jobs", Decider: fake{}}, {Path: "/jobs:purge", Decider: fake{}}, {Path: "/v1/*", Decider: fake{}},
+		{Path: "/v1.0/*", Public: true}, {Path: "/v1.0/keys/*", Decider: fake{}}, {Path: "/ops.v2/*", Decider: fake{}}, {Path: "/ops.v2.open", Public: true},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{
+		"/admin.json", "/admin.json/", "/admin:x", "/admin:x/y", "/admin::$DATA", "/admin.", "/admin.x/y.z", "/admin%3Ax", "/admin%2Ejson", "/ADMIN.json", "/admin.a:b",
+		"/public/users.json", "/public/users.json/1", "/public.x/users", "/public.x/users.y/1", "/exact.json", "/exact.tar.gz", "/exact.json/", "/v1.1/x", "/v1:x",
+		"/ops.v2.json", "/ops.v2.open.json", "/jobs.json", "/jobs:purge.json", "/v1.0.1/x", "/v1.0/keys.json",
+	} {
+		normal, ok := normalPath(path)
+		if !ok {
+			t.Errorf("%s is not normal", path)
+		}
+		if r, ok := all.find(normal); ok {
+			t.Errorf("%s has the route %v", path, r)
+		}
+	}
+	for path, want := range map[string]string{
+		"/public/a.json": "/public/*", "/public/.users": "/public/*", "/public/x.users": "/public/*", "/public/usersx.y": "/public/*", "/admin/x.json": "/admin/*",
+		"/admin/open.json": "/admin/*", "/exact.json/x": "", "/exactly.json": "", "/jobs:purge": "/jobs:purge", "/v1.0/x.y": "/v1.0/*", "/v1/x.y": "/v1/*",
+		"/ops.v2.open": "/ops.v2.open", "/ops.v3": "", "/.admin": "", "/:admin": "", "/public.json": "", "/x.json": "", "/": "",
+	} {
+		got := ""
+		r, ok := all.find(path)
+		if r != nil {
+			got = r.Path
+		}
+		if !ok || got != want {
+			t.Errorf("%s: %q %t, want %q", path, got, ok, want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { all.find("/public/a.b/c:d"); all.find("/admin.json") }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 func TestRoutesThatCantBe(t *testing.T) {
 	for problem, routes := range map[string][]Route{
 		`routes[0].path: must be a path such as /status or /admin/*, in plain ASCII, not ""`:          {{Public: true}},
@@ -122,6 +164,10 @@ func TestIdentitiesThatCantBe(t *testing.T) {
 		"identity[0].header: Authorization" + meaning:                             {{"sub", "authorization"}},
 		"identity[0].header: X-Forwarded-User" + meaning:                          {{"sub", "X-Forwarded-User"}},
 		"identity[0].header: Host" + meaning:                                      {{"sub", "Host"}},
+		"identity[0].header: Cache-Control" + meaning:                             {{"sub", "cache-control"}},
+		"identity[0].header: Set-Cookie" + meaning:                                {{"sub", "Set-Cookie"}},
+		"identity[0].header: Content-Language" + meaning:                          {{"sub", "Content-Language"}},
+		"identity[0].header: Keep-Alive" + meaning:                                {{"sub", "Keep-Alive"}},
 	} {
 		if _, err := newIdentities(told); err == nil || err.Error() != "sidecar: "+problem {
 			t.Errorf("got %v, want %s", err, problem)

@@ -47,6 +47,9 @@ func servePipes(h http.Handler) (p *pipes, stop func()) {
 	p = &pipes{conns: make(chan net.Conn)}
 	p.closed, p.close = context.WithCancel(context.Background())
 	s := &http.Server{Handler: h, ReadTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	s.Protocols = new(http.Protocols)
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -225,4 +228,24 @@ func TestProxyEndedRequestsEndTheirConnections(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A body that does not arrive on a public route is the client's fault, and it is told so.
+func TestProxyTellsWhoIsLate(t *testing.T) {
+	inFakeTime(t, reads, func(t *testing.T, conn net.Conn) {
+		began := time.Now()
+		write(t, conn, "POST /public/x HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nha")
+		reader := bufio.NewReader(conn)
+		resp, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusRequestTimeout || !resp.Close || !strings.Contains(string(body), `"error":"request_timeout"`) {
+			t.Errorf("%s %v %q %v", resp.Status, resp.Close, body, err)
+		}
+		if _, err := reader.ReadByte(); err == nil || time.Since(began) > 10*time.Second+drainWithin {
+			t.Errorf("the connection stays, %s later: %v", time.Since(began), err)
+		}
+	})
 }

@@ -23,6 +23,9 @@ const readTimeout = 10 * time.Second
 // of a single stream could not be told.
 const takeTimeout = 30 * time.Second
 
+// maxStreams is how many requests a client of HTTP/2 may have open on a connection.
+const maxStreams = 100
+
 // Server is an HTTP handler at a bound address.
 type Server struct {
 	Name     string
@@ -63,7 +66,7 @@ func Serve(ctx context.Context, logger *slog.Logger, servers ...Server) error {
 			server.Protocols = new(http.Protocols)
 			server.Protocols.SetHTTP1(true)
 			server.Protocols.SetUnencryptedHTTP2(true)
-			server.HTTP2 = &http.HTTP2Config{WriteByteTimeout: takeTimeout}
+			server.HTTP2 = &http.HTTP2Config{WriteByteTimeout: takeTimeout, MaxConcurrentStreams: maxStreams}
 		}
 		running.Go(func() {
 			if err := server.Serve(s.Listener); !errors.Is(err, http.ErrServerClosed) {

@@ -4,9 +4,11 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -175,6 +177,9 @@ func policy(onStale string) verifier.StalePolicy {
 	return verifier.Deny
 }
 
+// maxCacheSize: room for each is there from the start, if not for what is remembered.
+const maxCacheSize = 100_000_000
+
 const maxStaleness = 7 * 24 * time.Hour
 
 // NewConfig returns the defaults: all but the authority, the upstream and the
@@ -214,8 +219,8 @@ func (c Config) check() error {
 	if wrong, ok := errors.AsType[*sidecar.ConfigError](sidecar.Check(c.routes(nil), c.identity())); ok {
 		return config.Errorf(wrong.Key, "%s", wrong.Problem)
 	}
-	if c.CacheSize < 1 {
-		return config.Errorf("cache_size", "must be at least 1, not %d", c.CacheSize)
+	if c.CacheSize < 1 || c.CacheSize > maxCacheSize {
+		return config.Errorf("cache_size", "must be between 1 and %d, not %d", maxCacheSize, c.CacheSize)
 	}
 	if len(c.Issuers) == 0 {
 		return config.Errorf("issuers", "at least one is required")
@@ -235,10 +240,14 @@ func (c Config) check() error {
 	return config.Check(inDirectory("state_file", c.StateFile), inDirectory("keys_file", c.KeysFile))
 }
 
+// inDirectory asks for a file, there or not, in a directory that is.
 func inDirectory(key, file string) error {
 	dir := filepath.Dir(file)
 	if info, err := os.Stat(dir); file != "" && (err != nil || !info.IsDir()) {
 		return config.Errorf(key, "%s is not a directory", dir)
+	}
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return config.Errorf(key, "%s is a directory", file)
 	}
 	return nil
 }
@@ -254,7 +263,15 @@ func checkUpstream(upstream string) error {
 	if rest, ok := strings.CutPrefix(upstream, "h2c://"); ok {
 		upstream = "http://" + rest
 	}
-	return config.HTTPURL("upstream", upstream)
+	if err := config.HTTPURL("upstream", upstream); err != nil {
+		return err
+	}
+	if u, err := url.Parse(upstream); err == nil && u.Port() != "" {
+		if port, err := strconv.ParseUint(u.Port(), 10, 16); err != nil || port == 0 {
+			return config.Errorf("upstream", "%s is not a port", u.Port())
+		}
+	}
+	return nil
 }
 
 func checkKey(key, x string) error {

@@ -70,11 +70,14 @@ func Run(ctx context.Context, cfg Config, o Options) error {
 		defer func() { _ = d.bound.Close() }()
 		bound[d.on] = d.bound.Addr().String()
 	}
-	if cfg.StateFile != "" {
-		dir, file := filepath.Split(cfg.StateFile)
+	for _, own := range [...]struct{ key, path string }{{"state_file", cfg.StateFile}, {"keys_file", cfg.KeysFile}} {
+		if own.path == "" {
+			continue
+		}
+		dir, file := filepath.Split(own.path)
 		unlock, err := cli.Lock(filepath.Join(dir, "."+file+".lock"))
 		if err != nil {
-			return config.Errorf("state_file", "%s: %v", cfg.StateFile, err)
+			return config.Errorf(own.key, "%s: %v", own.path, err)
 		}
 		defer unlock()
 	}

@@ -170,6 +170,11 @@ func TestRevokedTokenIsRefused(t *testing.T) {
 	if err := Run(t.Context(), sc, Options{}); err == nil || !strings.Contains(err.Error(), "config: state_file: ") {
 		t.Errorf("a second sidecar on the same state file: %v", err)
 	}
+	other := sc
+	other.StateFile += "2"
+	if err := Run(t.Context(), other, Options{}); err == nil || err.Error() != "config: keys_file: "+sc.KeysFile+": in use by another process" {
+		t.Errorf("a second sidecar on the same keys file: %v", err)
+	}
 
 	good, bad := idp.token(t, "good"), idp.token(t, "bad")
 	for _, token := range []string{good, bad} {
