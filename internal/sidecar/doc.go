@@ -20,17 +20,8 @@
 //     server might take for them, and set from connection and token.
 //   - An open request ends when its token is not accepted any more, and its client
 //     sees that it did: a status where none was sent, or else a cut.
-//   - Transparent otherwise: Host, query and bodies pass as they came. Answers without
-//     a length, and server-sent events, are flushed at every write, others after 5 ms, so
-//     that nothing waits for what the upstream has not sent yet.
-//   - An answer does not wait for the rest of its request's body. Of HTTP/1 it is the
-//     connection's last then: nothing of a body is ever taken for a request.
-//   - A route that depends on how a path is read is none: whatever a server may make of
-//     case, escapes, dots or spaces at the ends of names, and suffixes of names, the rule is the same, or
-//     the request is refused.
-//   - A token that nobody decided on reaches nobody: where there is one already, a second
-//     one in the query or a form refuses the request; where none is asked for, those in
-//     the Authorization header and the query are dropped.
+//   - Transparent otherwise: Host, query and bodies pass as they came, and what has come
+//     of an answer goes on at once, so that streams flow.
 //   - Of upgrades only websocket passes: after any other (h2c), requests that were
 //     never decided on would follow on the same connection.
 //   - No token is logged, and no answer names the upstream.

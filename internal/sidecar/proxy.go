@@ -22,7 +22,6 @@ func (s *Sidecar) proxy() http.Handler {
 		ModifyResponse: modifyResponse,
 		Transport:      s.engine,
 		BufferPool:     newBuffers(),
-		FlushInterval:  flushInterval,
 		ErrorLog:       slog.NewLogLogger(s.Logger.Handler(), slog.LevelWarn),
 		ErrorHandler:   s.upstreamFailed,
 	}
@@ -50,10 +49,6 @@ func (s *Sidecar) proxy() http.Handler {
 		}
 	})
 }
-
-// flushInterval is how long what is to be flushed may wait for more of an answer whose
-// length is known: docs/decisions/15 has what it costs.
-const flushInterval = 5 * time.Millisecond
 
 // endWithin is how long it may take to tell a client that its request has ended, once the
 // token is not accepted any more.
@@ -239,8 +234,15 @@ func (s *Sidecar) rewrite(r *httputil.ProxyRequest) {
 
 func isWebsocket(h http.Header) bool { return strings.EqualFold(h.Get("Upgrade"), "websocket") }
 
-// modifyResponse sees to it that a gRPC answer that is cut short says why.
+// modifyResponse sees to it that what has come of an answer goes on at once, and that a
+// gRPC answer that is cut short says why.
 func modifyResponse(r *http.Response) error {
+	// ReverseProxy flushes at every write where it doesn't know the length. (An interval
+	// would do as well, and costs a timer for each answer: docs/decisions/15.)
+	b, ours := r.Body.(*answerBody)
+	if r.Body != http.NoBody && r.StatusCode != http.StatusSwitchingProtocols && !(ours && b.here(r.ContentLength)) {
+		r.ContentLength = -1
+	}
 	if isGRPC(r.Header) {
 		r.Body = &endedStream{r.Body, r.Request.Context(), r}
 	}

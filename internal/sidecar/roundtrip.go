@@ -250,6 +250,12 @@ type answerBody struct {
 	err  error      // what Read returns then
 }
 
+// here reports whether a body of this length has come as a whole already. Nobody must have
+// read of it.
+func (b *answerBody) here(length int64) bool {
+	return length >= 0 && int64(b.c.in.Buffered()) >= length
+}
+
 func (b *answerBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -726,11 +726,11 @@ func TestWarmCheckAllocatesNothing(t *testing.T) {
 			}
 		}
 		// Without its claims it could not compute them.
-		values := c.token.values
-		c.token.values = nil
+		pairs := c.token.pairs
+		c.token.pairs = nil
 		if v := l.CheckToken(c.token, now); v.Status != c.want {
 			t.Errorf("%s, from memory: %+v", name, v)
 		}
-		c.token.values = values
+		c.token.pairs = pairs
 	}
 }

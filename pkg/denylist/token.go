@@ -26,9 +26,9 @@ type Claims struct {
 // so that checking it again computes none. Safe for concurrent use.
 type Token struct {
 	issuer string
-	window int64 // the end of the expiry window that its exp lies in
-	iat    int64 // where the token has none, the zero time's: before every cut-off
-	values map[string][]string
+	window int64                 // the end of the expiry window that its exp lies in
+	iat    int64                 // where the token has none, the zero time's: before every cut-off
+	pairs  []Pair                // of all claims; one object, where a verifier may hold many tokens
 	probes atomic.Pointer[probe] // a chain
 }
 
@@ -53,31 +53,25 @@ func NewToken(c Claims) (*Token, error) {
 	}
 	t := &Token{
 		issuer: c.Issuer, window: WindowEnd(c.Expires.Unix()), iat: c.IssuedAt.Unix(),
-		values: make(map[string][]string, len(c.Values)+2),
+		pairs: make([]Pair, 0, len(c.Values)+2),
 	}
 	for name, v := range c.Values {
 		if name == KeyID || name == Fingerprint {
 			continue // reserved: a claim of that name must not pose as the real thing
 		}
-		if texts := canonicals(v); len(texts) > 0 {
-			t.values[name] = texts
-		}
+		t.add(name, v)
 	}
-	if c.KeyID != "" {
-		t.values[KeyID] = []string{c.KeyID}
-	}
-	if c.Fingerprint != "" {
-		t.values[Fingerprint] = []string{c.Fingerprint}
-	}
+	t.add(KeyID, c.KeyID)
+	t.add(Fingerprint, c.Fingerprint)
 	return t, nil
 }
 
-// canonicals returns the texts that a claim's value matches: its own, or those of
-// an array's elements. Empty strings match nothing, as no selector can name them.
-func canonicals(v any) (texts []string) {
+// add notes the texts that a claim's value matches: its own, or those of an array's
+// elements. Empty strings match nothing, as no selector can name them.
+func (t *Token) add(name string, v any) {
 	add := func(v any) {
 		if text, ok := canonical(v); ok && text != "" {
-			texts = append(texts, text)
+			t.pairs = append(t.pairs, Pair{name, text})
 		}
 	}
 	switch v := v.(type) {
@@ -92,15 +86,20 @@ func canonicals(v any) (texts []string) {
 	default:
 		add(v)
 	}
-	return texts
 }
 
 // Issuer returns the token's iss.
 func (t *Token) Issuer() string { return t.issuer }
 
 // Values returns the canonical values of a claim; none where the token lacks it.
-// The caller must not change them.
-func (t *Token) Values(claim string) []string { return t.values[claim] }
+func (t *Token) Values(claim string) (values []string) {
+	for _, p := range t.pairs {
+		if p.Claim == claim {
+			values = append(values, p.Value)
+		}
+	}
+	return values
+}
 
 // probe returns the token's digests for a shape, computing them once.
 func (t *Token) probe(shape Shape) *probe {
@@ -121,14 +120,15 @@ func (t *Token) remember(shape Shape) *probe {
 
 func (t *Token) compute(shape Shape) *probe {
 	names := shape.Names()
-	total := 1
-	for _, n := range names {
-		if len(t.values[n]) == 0 {
+	values := make([][]string, len(names))
+	for i, n := range names {
+		if values[i] = t.Values(n); len(values[i]) == 0 {
 			return &probe{shape: shape} // it lacks the claim, so no selector of the shape matches
 		}
 	}
-	for _, n := range names {
-		if total *= len(t.values[n]); total > maxDigests {
+	total := 1
+	for i := range names {
+		if total *= len(values[i]); total > maxDigests {
 			return &probe{shape: shape, tooLarge: true}
 		}
 	}
@@ -140,7 +140,7 @@ func (t *Token) compute(shape Shape) *probe {
 			digests = append(digests, digest(t.issuer, pairs))
 			return
 		}
-		for _, v := range t.values[names[i]] {
+		for _, v := range values[i] {
 			pairs[i] = Pair{names[i], v}
 			fill(i + 1)
 		}
