@@ -149,12 +149,12 @@ func (w *world) byRaw(raw string) (token, bool) {
 	return token{}, false
 }
 
-var placeholder = regexp.MustCompile(`\{\{(\w+) ([^}]*)\}\}`)
+var blank = regexp.MustCompile(`\{\{(\w+) ([^}]*)\}\}`)
 
 // expand puts in what differs from run to run.
 func (w *world) expand(text string) (s string, err error) {
-	s = placeholder.ReplaceAllStringFunc(text, func(p string) string {
-		m := placeholder.FindStringSubmatch(p)
+	s = blank.ReplaceAllStringFunc(text, func(p string) string {
+		m := blank.FindStringSubmatch(p)
 		switch m[1] {
 		case "token":
 			if raw, known := w.raw[m[2]]; known {
@@ -166,7 +166,7 @@ func (w *world) expand(text string) (s string, err error) {
 				return strings.Repeat(what, n)
 			}
 		}
-		err = fmt.Errorf("%s is no placeholder", p)
+		err = fmt.Errorf("%s names nothing to fill in", p)
 		return ""
 	})
 	return s, err
