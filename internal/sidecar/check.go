@@ -3,8 +3,6 @@ package sidecar
 import (
 	"net/http"
 	"strings"
-
-	"github.com/revcast/revcast/pkg/verifier"
 )
 
 const checkPath = "/check"
@@ -12,8 +10,7 @@ const checkPath = "/check"
 // check is the door for other proxies (nginx auth_request, Caddy forward_auth, Traefik
 // ForwardAuth, HAProxy, Envoy's ext_authz over HTTP). 200 lets the request through, with
 // the identity headers to pass on; anything else refuses it. X-Revcast-Public says that
-// nobody looked at a token, so that none is to be passed on. Where nobody knows it is 403:
-// some take a 5xx for a check that failed, and let through.
+// nobody looked at a token, so that none is to be passed on.
 func (s *Sidecar) check() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a, ok := s.decideForwarded(r)
@@ -35,11 +32,7 @@ func (s *Sidecar) check() http.Handler {
 			}
 			w.WriteHeader(http.StatusOK)
 		default:
-			refusal := a.refusal()
-			if a.Outcome == verifier.Unavailable {
-				refusal.Status = http.StatusForbidden
-			}
-			refusal.Write(w)
+			a.checkRefusal().Write(w)
 		}
 	})
 }

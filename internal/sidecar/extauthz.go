@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 
-	"github.com/revcast/revcast/pkg/verifier"
 	"github.com/revcast/revcast/pkg/verifier/verifiergrpc"
 )
 
@@ -52,13 +51,7 @@ func (z *authorization) Check(ctx context.Context, r *auth.CheckRequest) (*auth.
 	if a.Claims != nil {
 		s.identities.set(told, a.Claims)
 	}
-	ok := &auth.OkHttpResponse{}
-	for name, values := range told {
-		ok.Headers = append(ok.Headers, &core.HeaderValueOption{
-			Header:       &core.HeaderValue{Key: strings.ToLower(name), Value: values[0]},
-			AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-		})
-	}
+	ok := &auth.OkHttpResponse{Headers: optionsOf(told)}
 	// Envoy deletes after it has set: a header that is told is overwritten instead.
 	for name := range h {
 		if _, said := told[name]; !said && s.identities.names(name) {
@@ -105,19 +98,23 @@ func headerOf(about *auth.AttributeContext_HttpRequest) http.Header {
 	return h
 }
 
-func denied(a *answer) *auth.CheckResponse {
-	refusal := a.refusal()
-	if a.Outcome == verifier.Unavailable {
-		refusal.Status = http.StatusForbidden // as at /check
-	}
-	h := http.Header{}
-	refusal.Header(h)
-	no := &auth.DeniedHttpResponse{Status: &kind.HttpStatus{Code: kind.StatusCode(refusal.Status)}, Body: refusal.Body()}
+// optionsOf has Envoy set these fields, in place of any of the same name.
+func optionsOf(h http.Header) (options []*core.HeaderValueOption) {
 	for name, values := range h {
-		no.Headers = append(no.Headers, &core.HeaderValueOption{
+		options = append(options, &core.HeaderValueOption{
 			Header:       &core.HeaderValue{Key: strings.ToLower(name), Value: values[0]},
 			AppendAction: core.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		})
+	}
+	return options
+}
+
+func denied(a *answer) *auth.CheckResponse {
+	refusal := a.checkRefusal()
+	h := http.Header{}
+	refusal.Header(h)
+	no := &auth.DeniedHttpResponse{
+		Status: &kind.HttpStatus{Code: kind.StatusCode(refusal.Status)}, Headers: optionsOf(h), Body: refusal.Body(),
 	}
 	return &auth.CheckResponse{
 		Status:       &status.Status{Code: int32(verifiergrpc.CodeOf(refusal)), Message: refusal.Text},

@@ -49,6 +49,16 @@ func (a *answer) refusal() verifier.Refusal {
 	return verifier.RefusalOf(a.Decision)
 }
 
+// checkRefusal is the refusal for other proxies: where nobody knows it is 403, since some
+// take a 5xx for a check that failed, and let through.
+func (a *answer) checkRefusal() verifier.Refusal {
+	r := a.refusal()
+	if a.Outcome == verifier.Unavailable {
+		r.Status = http.StatusForbidden
+	}
+	return r
+}
+
 // gate is the one decision behind all doors: route first, then token.
 type gate struct {
 	decider    Decider // where no route has another

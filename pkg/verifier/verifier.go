@@ -134,9 +134,8 @@ func (v *Verifier) decide(ctx context.Context, raw string) Decision {
 	}
 	now := v.now() // not before Read, which may have waited
 	d := v.judge(e, now, false)
-	// What is too early today, or for another, may be good at the next look.
-	if !cached && d.Reason != Expired {
-		v.cache.put(e, now)
+	if !cached {
+		v.cache.put(e, now) // whatever was decided: the signature is right
 	}
 	return d
 }
