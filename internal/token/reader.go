@@ -178,21 +178,11 @@ func (r *Reader) Read(ctx context.Context, raw string) (*Verified, error) {
 // What it returns is not to be accepted before [Verified.ValidAt] agrees, or what
 // else the kind asks for.
 func (r *Reader) ReadAs(ctx context.Context, kind Kind, raw string) (*Verified, error) {
-	parts, err := Split(raw)
+	o, err := open(kind, raw)
 	if err != nil {
 		return nil, err
 	}
-	var decoded [3][]byte
-	for n, segment := range [3]string{parts.Header, parts.Payload, parts.Signature} {
-		if decoded[n], err = decodeSegment([...]string{"header", "payload", "signature"}[n], segment); err != nil {
-			return nil, err
-		}
-	}
-	h, err := decodeHeader(decoded[0], kind)
-	if err != nil {
-		return nil, err
-	}
-	iss, err := peekIssuer(decoded[1])
+	iss, err := peekIssuer(o.payload)
 	if err != nil {
 		return nil, err
 	}
@@ -200,14 +190,14 @@ func (r *Reader) ReadAs(ctx context.Context, kind Kind, raw string) (*Verified, 
 	if i == nil {
 		return nil, fmt.Errorf("%w: %.128q", ErrUnknownIssuer, iss)
 	}
-	if !i.allowed[h.alg] {
-		return nil, fmt.Errorf("%w: %.16q of %.128q", ErrAlgorithm, h.alg, iss)
+	if !i.allowed[o.header.alg] {
+		return nil, fmt.Errorf("%w: %.16q of %.128q", ErrAlgorithm, o.header.alg, iss)
 	}
-	k, err := i.verify(ctx, h, parts.SigningInput, decoded[1], decoded[2])
+	k, err := i.verify(ctx, o.header, o.SigningInput, o.payload, o.signature)
 	if err != nil {
 		return nil, err
 	}
-	c, err := decodeClaims(decoded[1], kind)
+	c, err := decodeClaims(o.payload, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -215,10 +205,52 @@ func (r *Reader) ReadAs(ctx context.Context, kind Kind, raw string) (*Verified, 
 		return nil, fmt.Errorf("%w: iss reads in two ways", ErrMalformed)
 	}
 	return &Verified{
-		Issuer: c.issuer, Type: h.typ, KeyID: k.id, Alg: h.alg, Audience: c.audience,
+		Issuer: c.issuer, Type: o.header.typ, KeyID: k.id, Alg: o.header.alg, Audience: c.audience,
 		Expires: c.expires, IssuedAt: c.issued, NotBefore: c.notBefore,
-		Values: c.values, Fingerprint: denylist.FingerprintOf(parts.SigningInput),
+		Values: c.values, Fingerprint: denylist.FingerprintOf(o.SigningInput),
 		config: &i.Issuer, key: k, meant: i.meantFor(c.audience),
+	}, nil
+}
+
+// opened is a token in the strict format, of which nothing is verified.
+type opened struct {
+	Compact
+	header             header
+	payload, signature []byte
+}
+
+func open(kind Kind, raw string) (o opened, err error) {
+	if o.Compact, err = Split(raw); err != nil {
+		return o, err
+	}
+	head, err := decodeSegment("header", o.Header)
+	if err != nil {
+		return o, err
+	}
+	if o.payload, err = decodeSegment("payload", o.Payload); err != nil {
+		return o, err
+	}
+	if o.signature, err = decodeSegment("signature", o.Signature); err != nil {
+		return o, err
+	}
+	o.header, err = decodeHeader(head, kind)
+	return o, err
+}
+
+// ClaimsOf reads the claims of an access token that somebody else has verified, as a
+// Reader would. KeyID is what the header says.
+func ClaimsOf(raw string) (denylist.Claims, error) {
+	o, err := open(AccessToken, raw)
+	if err != nil {
+		return denylist.Claims{}, err
+	}
+	c, err := decodeClaims(o.payload, AccessToken)
+	if err != nil {
+		return denylist.Claims{}, err
+	}
+	return denylist.Claims{
+		Issuer: c.issuer, Expires: c.expires, IssuedAt: c.issued, KeyID: o.header.kid,
+		Fingerprint: denylist.FingerprintOf(o.SigningInput), Values: c.values,
 	}, nil
 }
 

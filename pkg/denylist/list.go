@@ -363,8 +363,8 @@ func (l *List) Floor() int64 {
 
 // Check answers whether a token is revoked, as of now: the one call for those who
 // verify tokens with a JWT library of their own. c is what that library has verified
-// (see [ClaimsOf] and [Claims.Lifetime]). What lacks issuer or expiry is Unknown, as
-// [Uncheckable].
+// (verifier.ClaimsOf reads it from the token; see [Claims.Lifetime], too). What lacks
+// issuer or expiry is Unknown, as [Uncheckable].
 func (l *List) Check(c Claims, now time.Time) Verdict {
 	t, err := NewToken(c)
 	if err != nil {

@@ -22,6 +22,17 @@ type Claims struct {
 	Values map[string]any
 }
 
+// Lifetime is how long the token lives, from iat to exp; from now where it has no iat, or
+// one that is still to come. The authority keeps revocations for its issuer's
+// max_token_lifetime, so a token that lives longer outlives its revocation. [List.Check]
+// can't tell: who calls it refuses such tokens.
+func (c Claims) Lifetime(now time.Time) time.Duration {
+	if c.IssuedAt.IsZero() || c.IssuedAt.After(now) {
+		return c.Expires.Sub(now)
+	}
+	return c.Expires.Sub(c.IssuedAt)
+}
+
 // Token is a verified token prepared for [List.CheckToken]: it remembers its digests,
 // so that checking it again computes none. Safe for concurrent use.
 type Token struct {

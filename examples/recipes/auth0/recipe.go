@@ -15,6 +15,7 @@ import (
 	"github.com/auth0/go-jwt-middleware/v3/validator"
 
 	"github.com/revcast/revcast/pkg/denylist"
+	"github.com/revcast/revcast/pkg/verifier"
 )
 
 const (
@@ -64,7 +65,7 @@ func notRevoked(list *denylist.List, next http.Handler) http.Handler {
 			refuse(w, r, jwtmiddleware.ErrJWTInvalid)
 			return
 		}
-		claims, err := denylist.ClaimsOf(token.Token)
+		claims, err := verifier.ClaimsOf(token.Token)
 		if err != nil || claims.Lifetime(now) > maxLifetime {
 			refuse(w, r, jwtmiddleware.ErrJWTInvalid)
 			return

@@ -12,6 +12,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/revcast/revcast/pkg/denylist"
+	"github.com/revcast/revcast/pkg/verifier"
 )
 
 const (
@@ -46,7 +47,7 @@ func Protect(list *denylist.List, keys jwt.Keyfunc, next http.Handler) http.Hand
 			return
 		}
 		now := time.Now()
-		claims, err := denylist.ClaimsOf(raw) // read once more, as strictly as the authority does
+		claims, err := verifier.ClaimsOf(raw) // read once more, as strictly as the authority does
 		if err != nil || claims.Lifetime(now) > maxLifetime {
 			refuse(w, http.StatusUnauthorized, `Bearer error="invalid_token"`)
 			return
