@@ -87,6 +87,7 @@ func (s *Sidecar) admit(w http.ResponseWriter, r *http.Request) (http.ResponseWr
 		held, release = a.by.HoldResponse(held, a.Decision, w, endWithin)
 		if ended := verifier.EndedBy(held); ended != nil { // since the decision
 			release()
+			closeGently(w)
 			refuseEnded(w, r, ended)
 			return nil, nil, nil
 		}

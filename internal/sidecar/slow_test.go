@@ -244,7 +244,7 @@ func TestProxyTellsWhoIsLate(t *testing.T) {
 		if err != nil || resp.StatusCode != http.StatusRequestTimeout || !resp.Close || !strings.Contains(string(body), `"error":"request_timeout"`) {
 			t.Errorf("%s %v %q %v", resp.Status, resp.Close, body, err)
 		}
-		if _, err := reader.ReadByte(); err == nil || time.Since(began) > 10*time.Second+drainWithin {
+		if _, err := reader.ReadByte(); err == nil || time.Since(began) > 10*time.Second+drainWithin+endWithin {
 			t.Errorf("the connection stays, %s later: %v", time.Since(began), err)
 		}
 	})

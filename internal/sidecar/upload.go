@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,12 +54,21 @@ func (u *upload) settle(drain time.Duration) {
 		return
 	}
 	u.closed.Store(true)
+	closeGently(u.ResponseWriter)
 	_ = u.control.SetReadDeadline(time.Unix(1, 0)) // not every writer has deadlines
 	u.reading.Lock()
 	defer u.reading.Unlock()
 	if drain > 0 {
 		_ = u.control.SetReadDeadline(time.Now().Add(drain))
 	}
+}
+
+// closeGently has a server of HTTP/1 close the connection behind the answer: to its
+// reader at once, and to what the client may still send half a second later. Or else the
+// client may meet the closed connection before it has read the answer. It is what the
+// server does behind a body that is larger than it may be, as more than nothing is here.
+func closeGently(w http.ResponseWriter) {
+	_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
 }
 
 // wasLate reports whether the body failed with errLate: the request's context ends

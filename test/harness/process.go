@@ -274,23 +274,54 @@ func (o *output) tail(n int) string {
 	return o.buf.String()
 }
 
-// ports hands out each port once. They lie below the ephemeral range: an outgoing
-// connection of anybody's could otherwise hold one while its process restarts.
-var ports = struct {
+// ports hands out those of a block that no other process of tests has: one that is free
+// now, and soon to be listened at, would be free for them, too. They lie below the
+// ephemeral range: an outgoing connection of anybody's could otherwise hold one while its
+// process restarts.
+var ports struct {
 	sync.Mutex
-	next int
-}{next: 20000 + os.Getpid()*37%11000}
+	block *os.File // locked until this process ends
+	first int
+	next  int
+}
+
+const (
+	firstPort  = 20000
+	portBlocks = 24
+	blockSize  = 500
+)
+
+// claimPorts takes a block, when the first port is asked for.
+func claimPorts() error {
+	if ports.block != nil {
+		return nil
+	}
+	for i := range portBlocks {
+		name := "revcast-test-ports-" + strconv.Itoa(os.Getuid()) + "-" + strconv.Itoa(i)
+		f, err := os.OpenFile(filepath.Join(os.TempDir(), name), os.O_CREATE|os.O_RDONLY, 0o600)
+		if err != nil {
+			return err
+		}
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+			ports.block, ports.first = f, firstPort+i*blockSize
+			return nil
+		}
+		_ = f.Close()
+	}
+	return errors.New("all blocks of ports are taken")
+}
 
 // FreeAddress returns an address on loopback that nothing listens at.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	ports.Lock()
 	defer ports.Unlock()
-	for range 1000 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports.next))
-		if ports.next++; ports.next > 32000 {
-			ports.next = 20000
-		}
+	if err := claimPorts(); err != nil {
+		t.Fatalf("find a free port: %v", err)
+	}
+	for range blockSize {
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports.first+ports.next))
+		ports.next = (ports.next + 1) % blockSize
 		ln, err := net.Listen("tcp", address)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			continue

@@ -11,6 +11,10 @@ import (
 	"google.golang.org/grpc/interop/grpc_testing"
 )
 
+// deaf is how many such clients there are at once: more than the goroutines that come and
+// go by themselves.
+const deaf = 8
+
 // TestClientThatReadsNothing does not keep its request: the API sees the end as soon as
 // that of any other, and the sidecar is done with it soon after.
 func TestClientThatReadsNothing(t *testing.T) {
@@ -63,30 +67,47 @@ func TestClientThatReadsNothing(t *testing.T) {
 		}, "Internal", 3},
 	} {
 		t.Run(k.name, func(t *testing.T) {
-			token, name := w.token("alice", time.Hour), "reads nothing: "+k.name
+			token := w.token("alice", time.Hour)
 			before := w.goroutines()
-			c := w.api.expect(name)
-			rest := k.open(name, token)
-			<-c.began
-			for got := int64(-1); got != c.got.Load() || got == 0; time.Sleep(300 * time.Millisecond) {
-				got = c.got.Load()
+			var calls []*call
+			var rests []func() string
+			for i := range deaf {
+				name := fmt.Sprint("reads nothing: ", k.name, i)
+				calls = append(calls, w.api.expect(name))
+				rests = append(rests, k.open(name, token))
+			}
+			for _, c := range calls {
+				<-c.began
+			}
+			for got, more := int64(0), int64(-1); got != more || got == 0; time.Sleep(300 * time.Millisecond) {
+				got, more = more, 0
+				for _, c := range calls {
+					more += c.got.Load()
+				}
 			}
 			answered := w.revoke(token)
-			select {
-			case <-c.ended:
-			case <-time.After(5 * time.Second):
-				t.Fatal("the API sees no end")
+			var upstream time.Duration
+			for _, c := range calls {
+				select {
+				case <-c.ended:
+				case <-time.After(5 * time.Second):
+					t.Fatal("the API sees no end")
+				}
+				upstream = max(upstream, c.at.Sub(answered))
 			}
-			upstream := c.at.Sub(answered)
-			w.await("nothing is left of the request", 3*time.Second, func() bool {
-				return w.openRequests() == 0 && w.goroutines() <= before+k.kept
+			var left int
+			w.await("nothing is left of the requests", 3*time.Second, func() bool {
+				left = w.goroutines() - before - deaf*k.kept
+				return w.openRequests() == 0 && left < deaf
 			})
-			t.Logf("after the answer: the API saw the end after %s, nothing was left of it after %s", upstream.Round(time.Millisecond), time.Since(answered).Round(time.Millisecond))
+			t.Logf("after the answer: the API saw the last end after %s, %d goroutines more than before after %s", upstream.Round(time.Millisecond), left, time.Since(answered).Round(time.Millisecond))
 			if upstream > within {
 				t.Error("the API saw the end too late")
 			}
-			if saw := rest(); !strings.HasPrefix(saw, k.want) {
-				t.Errorf("the client saw %s", saw)
+			for _, rest := range rests {
+				if saw := rest(); !strings.HasPrefix(saw, k.want) {
+					t.Errorf("the client saw %s", saw)
+				}
 			}
 		})
 	}
@@ -110,6 +131,32 @@ func TestClientThatSendsNothing(t *testing.T) {
 			t.Errorf("%s: %q %v", framing, text, err)
 		}
 		t.Logf("%s: told and closed after %s", framing, time.Since(answered).Round(time.Millisecond))
+	}
+}
+
+// TestClientThatSendsOn hears that its request has ended, though it looks for an answer
+// only now and then. A connection closed under what it sends would lose the answer.
+func TestClientThatSendsOn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, nil)
+	for framing, more := range map[string]string{"Content-Length: 5000": "more", "Transfer-Encoding: chunked": "4\r\nmore\r\n"} {
+		token, name := w.token("alice", time.Hour), "sends on: "+framing
+		c := w.api.expect(name)
+		conn := dialRaw(w, w.doors[overHTTP])
+		fmt.Fprintf(conn, "POST /upload HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %s\r\n%s: %s\r\n%s\r\n\r\n%s", token, callHeader, name, framing, more)
+		<-c.began
+		answered := w.revoke(token)
+		for time.Since(answered) < 200*time.Millisecond {
+			if _, err := io.WriteString(conn, more); err != nil {
+				t.Fatalf("%s: sending: %v", framing, err)
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		_ = conn.SetReadDeadline(answered.Add(within))
+		text, err := io.ReadAll(conn)
+		if !strings.HasPrefix(string(text), "HTTP/1.1 401 ") || err != nil {
+			t.Errorf("%s: %q %v", framing, text, err)
+		}
 	}
 }
 
