@@ -84,19 +84,8 @@ func (s *keySet) run(ctx context.Context) {
 	if s.secret {
 		return
 	}
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	retry := firstRetry
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-timer.C:
-		case <-s.wake:
-			if !s.asked() {
-				continue // the timer came first and served it
-			}
-		}
 		err := s.attempt(ctx)
 		if ctx.Err() != nil {
 			return
@@ -107,7 +96,28 @@ func (s *keySet) run(ctx context.Context) {
 		} else {
 			next, retry = retry, min(2*retry, lastRetry)
 		}
-		timer.Reset(next)
+		if !s.await(ctx, next) {
+			return
+		}
+	}
+}
+
+// await waits until somebody has asked for a fetch, but no longer than d. It reports
+// whether there shall be one.
+func (s *keySet) await(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-s.wake:
+			if s.asked() { // or else the timer came first and served it
+				return true
+			}
+		}
 	}
 }
 
