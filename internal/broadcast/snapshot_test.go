@@ -81,7 +81,11 @@ func (l testLog) add(t *testing.T, names ...string) (rs []denylist.Revocation) {
 	for _, name := range names {
 		rs = append(rs, revocation(name))
 	}
-	if _, err := l.Append(t.Context(), rs...); err != nil {
+	position, err := l.Append(t.Context(), rs...)
+	if err == nil {
+		err = l.await(t.Context(), func() bool { return l.track.Position() >= position })
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	l.knows(t, rs...)
@@ -108,6 +112,17 @@ func (l testLog) mark(t *testing.T) {
 	}
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// beaten waits for the first heartbeat: the mark that comes with it is in the log then, and
+// the next is a minute away.
+func (l testLog) beaten(t *testing.T) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); l.Stats().Heartbeats == 0 || l.markDue.Load(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no heartbeat was sent")
+		}
 	}
 }
 
@@ -291,6 +306,7 @@ func TestDurableASnapshotFileThatNoMarkConfirmsHasTheWholeLogRead(t *testing.T) 
 			dir := t.TempDir()
 			first := keeping(t, dir)
 			rs := first.add(t, numbered("a", 5)...)
+			first.beaten(t)
 			first.mark(t)
 			rs = append(rs, first.add(t, numbered("b", 5)...)...)
 			first.mu.Lock()
