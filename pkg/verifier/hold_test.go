@@ -185,12 +185,13 @@ func TestPromptOpenRequestsUnderConcurrency(t *testing.T) {
 	r := newRig(t, nil).fresh()
 	const users = 40
 	var revoked [users]atomic.Bool
+	issued := time.Now().Unix() // before any cut-off
 	var running sync.WaitGroup
 	for worker := range 4 {
 		running.Go(func() {
 			for i := range users {
 				user := (i*7 + worker) % users
-				raw := es256().Token(claims(map[string]any{"sub": fmt.Sprint("user-", user), "jti": fmt.Sprint(user, "-", worker)}))
+				raw := es256().Token(claims(map[string]any{"sub": fmt.Sprint("user-", user), "jti": fmt.Sprint(user, "-", worker), "iat": issued}))
 				for range 20 {
 					before := revoked[user].Load()
 					d := r.Decide(t.Context(), raw)
@@ -267,9 +268,10 @@ func TestMiddlewareEndsOpenRequests(t *testing.T) {
 				api.StartTLS()
 				defer api.Close()
 				var body io.Reader
+				stopSending := func() {}
 				if strings.HasPrefix(name, "reads") {
 					reader, sender := io.Pipe()
-					defer func() { _ = sender.Close() }()
+					stopSending = func() { _ = sender.Close() }
 					body = reader
 				}
 				request, err := http.NewRequestWithContext(t.Context(), "POST", api.URL, body)
@@ -294,6 +296,7 @@ func TestMiddlewareEndsOpenRequests(t *testing.T) {
 				if err := <-returned; err == nil {
 					t.Error("the handler saw nothing of it")
 				}
+				stopSending() // net/http's client waits for its body even when the connection is gone
 				if err := <-answered; err == nil {
 					t.Error("the client takes its answer for whole")
 				}
