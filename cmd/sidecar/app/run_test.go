@@ -241,7 +241,7 @@ func TestTokenOfASecretIsRefused(t *testing.T) {
 	at := await(t, "ready", up, ended)
 
 	sc := NewConfig()
-	sc.Listen, sc.CheckListen, sc.StateFile, sc.KeysFile = "127.0.0.1:0", "127.0.0.1:0", "", ""
+	sc.Listen, sc.CheckListen, sc.ExtAuthzListen, sc.StateFile, sc.KeysFile = "127.0.0.1:0", "127.0.0.1:0", "", "", ""
 	sc.Authority, sc.Upstream, sc.Issuers = "http://"+at.HTTP, api.URL, []config.Issuer{one}
 	ready := make(chan Addrs, 1)
 	_, ended = background(t, "sidecar", func(ctx context.Context) error {
