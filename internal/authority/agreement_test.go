@@ -177,8 +177,8 @@ func (p *pair) checkOwner(ctx context.Context, t *testing.T, raw string, seen *v
 		return
 	}
 	o := p.face.revokeToken(ctx, vouched{seen.ClientID, client.NewQuota(client.DefaultMaxEntries)}, command{token: raw}, now)
-	_, contradicted := seen.Raw["client_id"] // an empty one counts, and azp does not
-	if o.kind != revoked && !(o.kind == notOwner && contradicted && seen.Raw["client_id"] == "") && len(seen.ClientID) <= denylist.MaxNote {
+	_, contradicted := seen.Raw()["client_id"] // an empty one counts, and azp does not
+	if o.kind != revoked && !(o.kind == notOwner && contradicted && seen.Raw()["client_id"] == "") && len(seen.ClientID) <= denylist.MaxNote {
 		t.Fatalf("its client can't revoke it: %s %s", o.kind, o.why)
 	}
 }
@@ -200,9 +200,9 @@ func (p *pair) checkSelectors(ctx context.Context, t *testing.T, raw string, see
 		return r, ok
 	}
 	all := map[string]any{}
-	names := slices.Sorted(maps.Keys(seen.Raw))
+	names := slices.Sorted(maps.Keys(seen.Raw()))
 	for _, name := range names[:min(len(names), 16)] {
-		value := seen.Raw[name]
+		value := seen.Raw()[name]
 		elements, many := value.([]any)
 		if !many {
 			elements = []any{value}
@@ -236,9 +236,9 @@ func (p *pair) checkSelectors(ctx context.Context, t *testing.T, raw string, see
 	}
 	// Another letter's case, or another value, is another selector.
 	p.deny()
-	if sub, ok := seen.Raw["sub"].(string); ok && sub != "" {
+	if sub, ok := seen.Raw()["sub"].(string); ok && sub != "" {
 		for name, value := range map[string]string{"SUB": sub, "sub": sub + "\x00", "Sub": sub} {
-			if _, there := seen.Raw[name]; there && name != "sub" {
+			if _, there := seen.Raw()[name]; there && name != "sub" {
 				continue
 			}
 			if r, ok := try(map[string]any{name: value}); ok {

@@ -121,8 +121,12 @@ func (all *identities) scrub(h http.Header) {
 
 // set tells claims; a claim that is missing or has no text is not told.
 func (all *identities) set(h http.Header, c *verifier.Claims) {
+	if len(all.told) == 0 {
+		return
+	}
+	values := c.Raw()
 	for i := range all.told {
-		if text := headerText(c.Raw[all.told[i].Claim]); text != "" {
+		if text := headerText(values[all.told[i].Claim]); text != "" {
 			h[all.told[i].Header] = []string{text}
 		}
 	}

@@ -33,7 +33,7 @@ func (s *Sidecar) introspect() http.Handler {
 		s.count(IntrospectDoor, &a)
 		switch a.Outcome {
 		case verifier.Allowed:
-			all := maps.Clone(a.Claims.Raw)
+			all := maps.Clone(a.Claims.Raw())
 			all["active"] = true // whatever a claim of that name says
 			writeJSON(w, http.StatusOK, all)
 		case verifier.Unavailable:

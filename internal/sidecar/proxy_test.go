@@ -30,7 +30,7 @@ type fake struct{ refusal verifier.Decision }
 
 func (f fake) Decide(_ context.Context, raw string) verifier.Decision {
 	if raw == goodToken {
-		return verifier.Decision{Outcome: verifier.Allowed, Reason: verifier.Clear, Claims: &verifier.Claims{Raw: map[string]any{"sub": "alice"}}}
+		return verifier.Decision{Outcome: verifier.Allowed, Reason: verifier.Clear, Claims: verifier.NewClaims(map[string]any{"sub": "alice"})}
 	}
 	return f.refusal
 }

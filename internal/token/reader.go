@@ -205,7 +205,7 @@ func (r *Reader) ReadAs(ctx context.Context, kind Kind, raw string) (*Verified, 
 		return nil, fmt.Errorf("%w: iss reads in two ways", ErrMalformed)
 	}
 	return &Verified{
-		Issuer: c.issuer, Type: o.header.typ, KeyID: k.id, Alg: o.header.alg, Audience: c.audience,
+		Issuer: i.Issuer.Issuer, Type: o.header.typ, KeyID: k.id, Alg: o.header.alg, Audience: c.audience,
 		Expires: c.expires, IssuedAt: c.issued, NotBefore: c.notBefore,
 		Values: c.values, Fingerprint: denylist.FingerprintOf(o.SigningInput),
 		config: &i.Issuer, key: k, meant: i.meantFor(c.audience),

@@ -62,6 +62,12 @@ func (v *Verified) Text(claim string) string {
 // token since. It costs one atomic load.
 func (v *Verified) KeyRetired() bool { return v.key.retired.Load() }
 
+// Lasting returns what [Verified.KeyRetired], [Verified.Leeway] and [Verified.ValidAt] need
+// of the token, for those who keep many for long.
+func (v *Verified) Lasting() *Verified {
+	return &Verified{Expires: v.Expires, IssuedAt: v.IssuedAt, NotBefore: v.NotBefore, config: v.config, key: v.key, meant: v.meant}
+}
+
 // Leeway returns how far the issuer's clock may be off.
 func (v *Verified) Leeway() time.Duration { return v.config.Leeway }
 

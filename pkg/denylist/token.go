@@ -3,6 +3,7 @@ package denylist
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -39,7 +40,7 @@ type Token struct {
 	issuer string
 	window int64                 // the end of the expiry window that its exp lies in
 	iat    int64                 // where the token has none, the zero time's: before every cut-off
-	pairs  []Pair                // of all claims; one object, where a verifier may hold many tokens
+	pairs  []Pair                // of all claims
 	probes atomic.Pointer[probe] // a chain
 }
 
@@ -74,7 +75,28 @@ func NewToken(c Claims) (*Token, error) {
 	}
 	t.add(KeyID, c.KeyID)
 	t.add(Fingerprint, c.Fingerprint)
+	t.pack()
 	return t, nil
+}
+
+// pack puts the text of all pairs into one string: a verifier may hold many tokens, and
+// each object of theirs is work for the garbage collector.
+func (t *Token) pack() {
+	size := 0
+	for _, p := range t.pairs {
+		size += len(p.Claim) + len(p.Value)
+	}
+	var b strings.Builder
+	b.Grow(size)
+	for _, p := range t.pairs {
+		b.WriteString(p.Claim)
+		b.WriteString(p.Value)
+	}
+	text := b.String()
+	for i, p := range t.pairs {
+		claim, rest := text[:len(p.Claim)], text[len(p.Claim):]
+		t.pairs[i], text = Pair{claim, rest[:len(p.Value)]}, rest[len(p.Value):]
+	}
 }
 
 // add notes the texts that a claim's value matches: its own, or those of an array's

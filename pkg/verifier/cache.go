@@ -29,8 +29,8 @@ func newEntry(raw string, v *token.Verified) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A header's string may share its memory with the whole request.
-	return &entry{raw: strings.Clone(raw), verified: v, checked: t, claims: claimsOf(v), until: v.Expires.Add(v.Leeway())}, nil
+	raw = strings.Clone(raw) // a header's string may share its memory with the whole request
+	return &entry{raw: raw, verified: v.Lasting(), checked: t, claims: claimsOf(raw, v), until: v.Expires.Add(v.Leeway())}, nil
 }
 
 // cache remembers entries by token. It may lose any of them at any time. A token has

@@ -1,17 +1,19 @@
 package verifier
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/revcast/revcast/internal/token"
 	"github.com/revcast/revcast/pkg/denylist"
 )
 
-// Claims are the claims of an accepted token. They are shared by every request
-// that carries the token: treat them, and Raw above all, as read-only.
+// Claims are the claims of an accepted token. They are shared by every request that
+// carries the token: treat them as read-only. Safe for concurrent use.
 type Claims struct {
 	Issuer   string
 	Subject  string // sub; "" where the token has none
@@ -20,20 +22,47 @@ type Claims struct {
 	KeyID    string // the kid of the key that signed it
 	Audience []string
 	Expires  time.Time
-	IssuedAt time.Time      // zero where the token has no iat
-	Raw      map[string]any // every claim, as JSON decodes it: numbers are float64
+	IssuedAt time.Time // zero where the token has no iat
 
 	scopes []string
+	token  string // that Raw reads; "" where it is not to
+	raw    atomic.Pointer[map[string]any]
+}
+
+// NewClaims makes claims of their values, as JSON decodes them, for tests: see
+// [NewContext]. KeyID, Audience, Expires and IssuedAt are the caller's to set.
+func NewClaims(values map[string]any) *Claims {
+	text := func(claim string) string {
+		s, _ := values[claim].(string)
+		return s
+	}
+	c := &Claims{
+		Issuer: text("iss"), Subject: text("sub"), ClientID: cmp.Or(text("client_id"), text("azp")), ID: text("jti"),
+		scopes: scopesOf(values),
+	}
+	c.raw.Store(&values)
+	return c
+}
+
+// Raw returns every claim, as JSON decodes it: numbers are float64. Treat the map as
+// read-only, too. It is decoded when it is asked for first, and kept then: most handlers
+// never ask, and with many tokens it is the most that the garbage collector has to go
+// through.
+func (c *Claims) Raw() map[string]any {
+	if values := c.raw.Load(); values != nil {
+		return *values
+	}
+	if c.token == "" {
+		return nil
+	}
+	read, _ := token.ClaimsOf(c.token) // it was read before, and so can be
+	c.raw.CompareAndSwap(nil, &read.Values)
+	return *c.raw.Load()
 }
 
 // Scopes returns the token's scopes: scope as a space-separated string (RFC 8693
 // section 4.2), or scope or scp as an array. Treat them as read-only.
-func (c *Claims) Scopes() []string {
-	if c.scopes == nil {
-		return scopesOf(c.Raw)
-	}
-	return c.scopes
-}
+func (c *Claims) Scopes() []string { return c.scopes }
 
 func scopesOf(values map[string]any) []string {
 	for _, name := range [...]string{"scope", "scp"} {
@@ -53,15 +82,11 @@ func scopesOf(values map[string]any) []string {
 	return nil
 }
 
-func claimsOf(v *token.Verified) *Claims {
-	c := &Claims{
-		Issuer: v.Issuer, Subject: v.Text("sub"), ClientID: v.Text("client_id"), ID: v.Text("jti"),
-		KeyID: v.KeyID, Audience: v.Audience, Expires: v.Expires, IssuedAt: v.IssuedAt, Raw: v.Values,
-		scopes: scopesOf(v.Values),
-	}
-	if c.ClientID == "" {
-		c.ClientID = v.Text("azp")
-	}
+func claimsOf(raw string, v *token.Verified) *Claims {
+	c := NewClaims(v.Values)
+	c.Issuer, c.KeyID, c.Audience, c.Expires, c.IssuedAt = v.Issuer, v.KeyID, v.Audience, v.Expires, v.IssuedAt
+	c.raw.Store(nil)
+	c.token = raw
 	return c
 }
 

@@ -36,9 +36,9 @@ type Config struct {
 	// they are ended then, as they are when it is revoked: see [Verifier.Hold].
 	OutliveExpiry bool
 	// CacheSize bounds the signature cache, in tokens of up to 1 KiB; a longer one
-	// counts once for each KiB. Such a token takes about 4 KiB of memory, so a full
-	// cache of the default size 400 MB; it fills with validly signed tokens only. 0:
-	// [DefaultCacheSize].
+	// counts once for each KiB. Such a token takes about 2 KiB of memory, and 3 where
+	// somebody asks for its [Claims.Raw], so a full cache of the default size 200 to 300
+	// MB; it fills with validly signed tokens only. 0: [DefaultCacheSize].
 	CacheSize int
 	// HTTPClient fetches the issuers' keys; only its Transport is used. nil: one of
 	// the verifier's own.

@@ -3,9 +3,12 @@ package verifier
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -223,12 +226,43 @@ func TestReasons(t *testing.T) {
 	}
 }
 
+// TestRawClaims: whoever asks gets all claims of the token, the same for all.
+func TestRawClaims(t *testing.T) {
+	r := newRig(t, nil).fresh()
+	want := claims(map[string]any{"groups": []any{"a", "b"}, "n": 1.5, "deep": map[string]any{"x": true}, "empty": ""})
+	raw := es256().Token(want)
+	c := r.want(t, raw, Clear).Claims
+	var running sync.WaitGroup
+	maps := make([]map[string]any, 8)
+	for i := range maps {
+		running.Go(func() { maps[i] = c.Raw() })
+	}
+	running.Wait()
+	text, err := json.Marshal(maps[0])
+	wanted, _ := json.Marshal(want)
+	if err != nil || string(text) != string(wanted) {
+		t.Errorf("%s %v, want %s", text, err, wanted)
+	}
+	for _, m := range append(maps, r.want(t, raw, Clear).Claims.Raw()) {
+		if reflect.ValueOf(m).Pointer() != reflect.ValueOf(maps[0]).Pointer() {
+			t.Error("decoded more than once")
+		}
+	}
+	if made := NewClaims(maps[0]); made.Subject != c.Subject || made.ClientID != c.ClientID || made.ID != c.ID ||
+		made.Issuer != c.Issuer || !slices.Equal(made.Scopes(), c.Scopes()) || made.Raw()["n"] != 1.5 {
+		t.Errorf("%+v", made)
+	}
+	if new(Claims).Raw() != nil {
+		t.Error("claims of no token")
+	}
+}
+
 func TestDecideClaims(t *testing.T) {
 	r := newRig(t, nil).fresh()
 	d := r.want(t, es256().Token(claims(map[string]any{"client_id": nil, "azp": "spa"})), Clear)
 	c := d.Claims
 	if c.Issuer != issuer || c.Subject != "alice" || c.ClientID != "spa" || c.ID != "t-1" || c.KeyID != "e1" ||
-		fmt.Sprint(c.Audience, c.Scopes()) != "[api] [read write]" || c.Raw["azp"] != "spa" || c.Expires.Before(c.IssuedAt) {
+		fmt.Sprint(c.Audience, c.Scopes()) != "[api] [read write]" || c.Raw()["azp"] != "spa" || c.Expires.Before(c.IssuedAt) {
 		t.Errorf("got %+v", c)
 	}
 	for _, s := range []struct {

@@ -84,8 +84,8 @@ type Config struct {
 	// uses it, and nobody else may write it: he could make tokens.
 	KeysFile string `yaml:"keys_file"`
 
-	// CacheSize is how many verified signatures are remembered, at about 4 KiB each.
-	// Default 100000. More saves processor time, and nothing else depends on it.
+	// CacheSize is how many verified signatures are remembered, at about 2 KiB each, or 3
+	// where there is an identity to tell. Default 100000. More saves processor time, and nothing else depends on it.
 	CacheSize int `yaml:"cache_size"`
 
 	// Log says what is logged.
