@@ -87,7 +87,10 @@ func (s *Sidecar) admit(w http.ResponseWriter, r *http.Request) (http.ResponseWr
 		held, release = a.by.HoldResponse(held, a.Decision, w, endWithin)
 		if ended := verifier.EndedBy(held); ended != nil { // since the decision
 			release()
-			closeGently(w)
+			if hasBody { // nobody waits for the rest
+				closeGently(w)
+				_ = control.SetReadDeadline(time.Unix(1, 0))
+			}
 			refuseEnded(w, r, ended)
 			return nil, nil, nil
 		}

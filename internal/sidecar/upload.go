@@ -63,8 +63,8 @@ func (u *upload) settle(drain time.Duration) {
 	}
 }
 
-// closeGently has a server of HTTP/1 close the connection behind the answer: to its
-// reader at once, and to what the client may still send half a second later. Or else the
+// closeGently has a server of HTTP/1 close the connection behind the answer in two steps:
+// its own half, and half a second later what the client may still send on. Or else the
 // client may meet the closed connection before it has read the answer. It is what the
 // server does behind a body that is larger than it may be, as more than nothing is here.
 func closeGently(w http.ResponseWriter) {

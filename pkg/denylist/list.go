@@ -366,7 +366,7 @@ func (l *List) Floor() int64 {
 // (verifier.ClaimsOf reads it from the token; see [Claims.Lifetime], too). What lacks
 // issuer or expiry is Unknown, as [Uncheckable].
 func (l *List) Check(c Claims, now time.Time) Verdict {
-	t, err := NewToken(c)
+	t, err := prepare(c)
 	if err != nil {
 		age, _ := l.Age(now)
 		return Verdict{Status: Unknown, Why: Uncheckable, Age: age}

@@ -6,9 +6,11 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 var now = time.Unix(start, 0)
@@ -628,6 +630,42 @@ func TestUncheckable(t *testing.T) {
 		if v.Digest = (Digest{}); v != want {
 			t.Errorf("%s, while loading: %+v, want %+v", name, v, want)
 		}
+	}
+}
+
+// TestBoundedTokens: what a token takes is bounded by its own length, and not by how often
+// a long name has a value.
+func TestBoundedTokens(t *testing.T) {
+	name, many := strings.Repeat("n", 2000), make([]any, 1000)
+	for i := range many {
+		many[i] = fmt.Sprint(i)
+	}
+	token, err := NewToken(Claims{
+		Issuer: "i", Expires: time.Unix(2_000_000_000, 0), KeyID: "k",
+		Values: map[string]any{name: many, "": "nameless", "sub": "alice", "kid": "another"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for claim, want := range map[string]string{name: fmt.Sprint(many), "": "[nameless]", "sub": "[alice]", KeyID: "[k]"} {
+		if got := fmt.Sprint(token.Values(claim)); got != want {
+			t.Errorf("%.10s: %.80s, want %.80s", claim, got, want)
+		}
+	}
+	texts := map[*byte]int{}
+	for _, p := range token.pairs {
+		for _, s := range []string{p.Claim, p.Value} {
+			if s != "" {
+				texts[unsafe.StringData(s)] = len(s)
+			}
+		}
+	}
+	size := 0
+	for _, n := range texts {
+		size += n
+	}
+	if size > 6000 {
+		t.Errorf("%d bytes of text", size)
 	}
 }
 

@@ -57,6 +57,14 @@ type probe struct {
 
 // NewToken prepares a token. It errs where issuer or exp is missing.
 func NewToken(c Claims) (*Token, error) {
+	t, err := prepare(c)
+	if err == nil {
+		t.pack()
+	}
+	return t, err
+}
+
+func prepare(c Claims) (*Token, error) {
 	if c.Issuer == "" {
 		return nil, errors.New("a token without iss can't be checked")
 	}
@@ -75,27 +83,34 @@ func NewToken(c Claims) (*Token, error) {
 	}
 	t.add(KeyID, c.KeyID)
 	t.add(Fingerprint, c.Fingerprint)
-	t.pack()
 	return t, nil
 }
 
 // pack puts the text of all pairs into one string: a verifier may hold many tokens, and
-// each object of theirs is work for the garbage collector.
+// each object of theirs is work for the garbage collector. A claim's name is there once,
+// however many values it has: they follow each other.
 func (t *Token) pack() {
+	named := func(i int) bool { return i == 0 || t.pairs[i].Claim != t.pairs[i-1].Claim }
 	size := 0
-	for _, p := range t.pairs {
-		size += len(p.Claim) + len(p.Value)
+	for i, p := range t.pairs {
+		if size += len(p.Value); named(i) {
+			size += len(p.Claim)
+		}
 	}
 	var b strings.Builder
 	b.Grow(size)
-	for _, p := range t.pairs {
-		b.WriteString(p.Claim)
+	for i, p := range t.pairs {
+		if named(i) {
+			b.WriteString(p.Claim)
+		}
 		b.WriteString(p.Value)
 	}
-	text := b.String()
+	text, claim := b.String(), ""
 	for i, p := range t.pairs {
-		claim, rest := text[:len(p.Claim)], text[len(p.Claim):]
-		t.pairs[i], text = Pair{claim, rest[:len(p.Value)]}, rest[len(p.Value):]
+		if p.Claim != claim {
+			claim, text = text[:len(p.Claim)], text[len(p.Claim):]
+		}
+		t.pairs[i], text = Pair{claim, text[:len(p.Value)]}, text[len(p.Value):]
 	}
 }
 

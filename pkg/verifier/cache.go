@@ -14,9 +14,9 @@ import (
 )
 
 // entry says that a token's signature is valid. Whether the token is allowed is
-// not in it. Immutable, but for used.
+// not in it. Immutable, but for used and what text remembers.
 type entry struct {
-	raw      string
+	text
 	verified *token.Verified
 	checked  *denylist.Token
 	claims   *Claims
@@ -29,8 +29,12 @@ func newEntry(raw string, v *token.Verified) (*entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw = strings.Clone(raw) // a header's string may share its memory with the whole request
-	return &entry{raw: raw, verified: v.Lasting(), checked: t, claims: claimsOf(raw, v), until: v.Expires.Add(v.Leeway())}, nil
+	// A header's string may share its memory with the whole request.
+	e := &entry{text: text{raw: strings.Clone(raw)}, verified: v.Lasting(), checked: t, until: v.Expires.Add(v.Leeway())}
+	c := claimsOf(&e.text, v.Values)
+	c.Issuer, c.KeyID, c.Audience, c.Expires, c.IssuedAt = v.Issuer, v.KeyID, v.Audience, v.Expires, v.IssuedAt
+	e.claims = c
+	return e, nil
 }
 
 // cache remembers entries by token. It may lose any of them at any time. A token has

@@ -33,7 +33,7 @@ var verified = sync.OnceValue(func() *token.Verified {
 })
 
 func cached(raw string, until time.Time) *entry {
-	return &entry{raw: raw, verified: verified(), until: until}
+	return &entry{text: text{raw: raw}, verified: verified(), until: until}
 }
 
 // clear empties a cache.

@@ -25,23 +25,32 @@ type Claims struct {
 	IssuedAt time.Time // zero where the token has no iat
 
 	scopes []string
-	token  string // that Raw reads; "" where it is not to
-	raw    atomic.Pointer[map[string]any]
+	of     *text // behind a pointer, so that nobody who prints claims prints a token
+}
+
+// text is a token as it was sent, and all its claims once somebody has asked for them.
+type text struct {
+	raw    string
+	values atomic.Pointer[map[string]any]
 }
 
 // NewClaims makes claims of their values, as JSON decodes them, for tests: see
 // [NewContext]. KeyID, Audience, Expires and IssuedAt are the caller's to set.
 func NewClaims(values map[string]any) *Claims {
-	text := func(claim string) string {
+	c := claimsOf(new(text), values)
+	c.of.values.Store(&values)
+	return c
+}
+
+func claimsOf(of *text, values map[string]any) *Claims {
+	word := func(claim string) string {
 		s, _ := values[claim].(string)
 		return s
 	}
-	c := &Claims{
-		Issuer: text("iss"), Subject: text("sub"), ClientID: cmp.Or(text("client_id"), text("azp")), ID: text("jti"),
-		scopes: scopesOf(values),
+	return &Claims{
+		Issuer: word("iss"), Subject: word("sub"), ClientID: cmp.Or(word("client_id"), word("azp")), ID: word("jti"),
+		scopes: scopesOf(values), of: of,
 	}
-	c.raw.Store(&values)
-	return c
 }
 
 // Raw returns every claim, as JSON decodes it: numbers are float64. Treat the map as
@@ -49,15 +58,15 @@ func NewClaims(values map[string]any) *Claims {
 // never ask, and with many tokens it is the most that the garbage collector has to go
 // through.
 func (c *Claims) Raw() map[string]any {
-	if values := c.raw.Load(); values != nil {
-		return *values
-	}
-	if c.token == "" {
+	if c.of == nil {
 		return nil
 	}
-	read, _ := token.ClaimsOf(c.token) // it was read before, and so can be
-	c.raw.CompareAndSwap(nil, &read.Values)
-	return *c.raw.Load()
+	if values := c.of.values.Load(); values != nil {
+		return *values
+	}
+	read, _ := token.ClaimsOf(c.of.raw) // it was read before, and so can be
+	c.of.values.CompareAndSwap(nil, &read.Values)
+	return *c.of.values.Load()
 }
 
 // Scopes returns the token's scopes: scope as a space-separated string (RFC 8693
@@ -80,14 +89,6 @@ func scopesOf(values map[string]any) []string {
 		}
 	}
 	return nil
-}
-
-func claimsOf(raw string, v *token.Verified) *Claims {
-	c := NewClaims(v.Values)
-	c.Issuer, c.KeyID, c.Audience, c.Expires, c.IssuedAt = v.Issuer, v.KeyID, v.Audience, v.Expires, v.IssuedAt
-	c.raw.Store(nil)
-	c.token = raw
-	return c
 }
 
 // ClaimsOf reads the claims for [denylist.List.Check] from an access token that another

@@ -248,6 +248,10 @@ func TestRawClaims(t *testing.T) {
 			t.Error("decoded more than once")
 		}
 	}
+	printed := fmt.Sprintf("%v %+v %#v %+v %+v", c, c, c, *c, r.want(t, raw, Clear))
+	if strings.Contains(printed, raw[len(raw)-20:]) || !strings.Contains(printed, "alice") {
+		t.Errorf("prints %s", printed)
+	}
 	if made := NewClaims(maps[0]); made.Subject != c.Subject || made.ClientID != c.ClientID || made.ID != c.ID ||
 		made.Issuer != c.Issuer || !slices.Equal(made.Scopes(), c.Scopes()) || made.Raw()["n"] != 1.5 {
 		t.Errorf("%+v", made)

@@ -283,6 +283,7 @@ var ports struct {
 	block *os.File // locked until this process ends
 	first int
 	next  int
+	taken map[string]bool // by tests that run
 }
 
 const (
@@ -303,7 +304,7 @@ func claimPorts() error {
 			return err
 		}
 		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
-			ports.block, ports.first = f, firstPort+i*blockSize
+			ports.block, ports.first, ports.taken = f, firstPort+i*blockSize, map[string]bool{}
 			return nil
 		}
 		_ = f.Close()
@@ -322,6 +323,9 @@ func FreeAddress(t testing.TB) string {
 	for range blockSize {
 		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(ports.first+ports.next))
 		ports.next = (ports.next + 1) % blockSize
+		if ports.taken[address] {
+			continue // it may be one that nobody is to listen at
+		}
 		ln, err := net.Listen("tcp", address)
 		if errors.Is(err, syscall.EADDRINUSE) {
 			continue
@@ -330,6 +334,12 @@ func FreeAddress(t testing.TB) string {
 			t.Fatalf("find a free port: %v", err)
 		}
 		_ = ln.Close()
+		ports.taken[address] = true
+		t.Cleanup(func() {
+			ports.Lock()
+			defer ports.Unlock()
+			delete(ports.taken, address)
+		})
 		return address
 	}
 	t.Fatal("find a free port: none")

@@ -20,6 +20,7 @@ const deaf = 8
 func TestClientThatReadsNothing(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, nil)
+	before, staying := w.goroutines(), 0
 	for _, k := range []struct {
 		name, door string
 		// open asks for more than fits between API and client. rest reads what has come.
@@ -68,7 +69,7 @@ func TestClientThatReadsNothing(t *testing.T) {
 	} {
 		t.Run(k.name, func(t *testing.T) {
 			token := w.token("alice", time.Hour)
-			before := w.goroutines()
+			staying += deaf * k.kept
 			var calls []*call
 			var rests []func() string
 			for i := range deaf {
@@ -97,7 +98,7 @@ func TestClientThatReadsNothing(t *testing.T) {
 			}
 			var left int
 			w.await("nothing is left of the requests", 3*time.Second, func() bool {
-				left = w.goroutines() - before - deaf*k.kept
+				left = w.goroutines() - before - staying
 				return w.openRequests() == 0 && left < deaf
 			})
 			t.Logf("after the answer: the API saw the last end after %s, %d goroutines more than before after %s", upstream.Round(time.Millisecond), left, time.Since(answered).Round(time.Millisecond))
