@@ -4,6 +4,7 @@ package streams
 
 import (
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -16,14 +17,34 @@ import (
 // carries: an end of one of its streams could not be told.
 func TestConnectionThatTakesNothing(t *testing.T) {
 	w := newWorld(t, nil)
-	token := w.token("alice", time.Hour)
-	c, before := w.api.expect("blocked"), w.goroutines()
-	conn := dialRaw(w, w.doors[overHTTP])
+	token, before := w.token("alice", time.Hour), w.goroutines()
+	var calls []*call
+	for i := range deaf {
+		name := fmt.Sprint("blocked-", i)
+		calls = append(calls, w.api.expect(name))
+		flood(t, dialRaw(w, w.doors[overHTTP]), name, token)
+	}
+	fullOf(calls)
+	answered := w.revoke(token)
+	for _, c := range calls {
+		select {
+		case <-c.ended:
+		case <-time.After(time.Until(answered.Add(within))):
+			t.Error("the API sees no end")
+		}
+	}
+	w.await("nothing is left of the requests", 60*time.Second, func() bool { return w.goroutines() < before+deaf })
+	t.Logf("nothing was left of them %s after the answer", time.Since(answered).Round(time.Millisecond))
+}
+
+// flood asks for more than anybody could take, and lets it come.
+func flood(t *testing.T, conn net.Conn, name, token string) {
+	t.Helper()
 	var fields strings.Builder
 	encode := hpack.NewEncoder(&fields)
 	for _, f := range [][2]string{
 		{":method", "GET"}, {":scheme", "http"}, {":authority", "a"}, {":path", "/flood"},
-		{"authorization", "Bearer " + token}, {strings.ToLower(callHeader), "blocked"},
+		{"authorization", "Bearer " + token}, {strings.ToLower(callHeader), name},
 	} {
 		if err := encode.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]}); err != nil {
 			t.Fatal(err)
@@ -43,16 +64,4 @@ func TestConnectionThatTakesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	<-c.began
-	for got := int64(-1); got != c.got.Load() || got == 0; time.Sleep(300 * time.Millisecond) {
-		got = c.got.Load()
-	}
-	answered := w.revoke(token)
-	select {
-	case <-c.ended:
-	case <-time.After(within):
-		t.Error("the API sees no end")
-	}
-	w.await("nothing is left of the request", 60*time.Second, func() bool { return w.goroutines() <= before })
-	t.Logf("nothing was left of it %s after the answer", time.Since(answered).Round(time.Millisecond))
 }

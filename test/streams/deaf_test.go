@@ -15,6 +15,19 @@ import (
 // go by themselves.
 const deaf = 8
 
+// fullOf waits until the API can send nothing more to any of these.
+func fullOf(calls []*call) {
+	for _, c := range calls {
+		<-c.began
+	}
+	for got, more := int64(0), int64(-1); got != more || got == 0; time.Sleep(300 * time.Millisecond) {
+		got, more = more, 0
+		for _, c := range calls {
+			more += c.got.Load()
+		}
+	}
+}
+
 // TestClientThatReadsNothing does not keep its request: the API sees the end as soon as
 // that of any other, and the sidecar is done with it soon after.
 func TestClientThatReadsNothing(t *testing.T) {
@@ -77,15 +90,7 @@ func TestClientThatReadsNothing(t *testing.T) {
 				calls = append(calls, w.api.expect(name))
 				rests = append(rests, k.open(name, token))
 			}
-			for _, c := range calls {
-				<-c.began
-			}
-			for got, more := int64(0), int64(-1); got != more || got == 0; time.Sleep(300 * time.Millisecond) {
-				got, more = more, 0
-				for _, c := range calls {
-					more += c.got.Load()
-				}
-			}
+			fullOf(calls)
 			answered := w.revoke(token)
 			var upstream time.Duration
 			for _, c := range calls {

@@ -18,9 +18,11 @@ const Drain = 4 * time.Second
 // readTimeout is how long a request may take to arrive.
 const readTimeout = 10 * time.Second
 
-// takeTimeout is how long an HTTP/2 connection may take none of the bytes that are
-// written to it. Its clients hold streams back by flow control, not like this, and an end
-// of a single stream could not be told.
+// takeTimeout is how long a client of HTTP/2 may leave a connection without a sign of life:
+// for half of it nothing need come, and then a PING is to be answered. One that takes no
+// more bytes can't, and an end of a single stream could not be told. Slow clients hold
+// streams back by flow control, and answer. (A limit to how long a write takes doesn't do
+// the same: the kernel may take the last bytes when nobody takes them from it.)
 const takeTimeout = 30 * time.Second
 
 // maxStreams is how many requests a client of HTTP/2 may have open on a connection.
@@ -66,7 +68,7 @@ func Serve(ctx context.Context, logger *slog.Logger, servers ...Server) error {
 			server.Protocols = new(http.Protocols)
 			server.Protocols.SetHTTP1(true)
 			server.Protocols.SetUnencryptedHTTP2(true)
-			server.HTTP2 = &http.HTTP2Config{WriteByteTimeout: takeTimeout, MaxConcurrentStreams: maxStreams}
+			server.HTTP2 = &http.HTTP2Config{SendPingTimeout: takeTimeout / 2, PingTimeout: takeTimeout / 2, MaxConcurrentStreams: maxStreams}
 		}
 		running.Go(func() {
 			if err := server.Serve(s.Listener); !errors.Is(err, http.ErrServerClosed) {
