@@ -142,7 +142,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		l.nc, err = l.server.connect(l.options()...)
 	} else {
 		cfg.External.proveFsync(ctx, l.log)
-		l.nc, err = cfg.External.connect(l.options()...)
+		l.nc, err = cfg.External.connect(l.log, l.options()...)
 	}
 	if err != nil {
 		l.server.stop()
@@ -295,8 +295,15 @@ func (l *Log) Discovery() (wire.Discovery, error) {
 	}
 	if l.server != nil {
 		d.Live.URL, d.Live.User, d.Live.Password = l.server.url(), verifierUser, l.server.verifierPassword
-	} else {
-		d.Live.URL = l.cfg.External.VerifierURL
+		return d, nil
+	}
+	d.Live.URL = l.cfg.External.VerifierURL
+	if login := l.cfg.External.VerifierLogin; login.User != "" {
+		password, err := login.Password()
+		if err != nil {
+			return wire.Discovery{}, fmt.Errorf("read the verifiers' password: %w", err)
+		}
+		d.Live.User, d.Live.Password = login.User, password
 	}
 	return d, nil
 }

@@ -184,7 +184,7 @@ func (l *Log) join() (js jetstream.JetStream, leave func(), err error) {
 	if l.server != nil {
 		nc, err = l.server.connect(l.options()...)
 	} else {
-		nc, err = l.cfg.External.connect(l.options()...)
+		nc, err = l.cfg.External.connect(l.log, l.options()...)
 	}
 	if err != nil {
 		return nil, nil, err

@@ -115,15 +115,22 @@ type NATS struct {
 	// embedded server: more moving parts, and no single disk to lose. Its servers must
 	// run with sync_interval: always. May hold user and password.
 	URL string `yaml:"url"`
+	// User and PasswordFile are the authority's at URL, where that holds none. The file is
+	// read for each connection. Default none.
+	User         string `yaml:"user"`
+	PasswordFile string `yaml:"password_file"`
 	// CredentialsFile is a NATS credentials file for URL. Default none.
 	CredentialsFile string `yaml:"credentials_file"`
 	// Replicas is how many servers of the cluster keep the log. Default 3. One means
 	// one disk, and more than five mean slow answers.
 	Replicas int `yaml:"replicas"`
 	// VerifierURL is what verifiers are told to connect to, with a user that may only
-	// subscribe to revcast.live.>. Default: URL, if that holds no user and there is no
-	// CredentialsFile.
+	// subscribe to revcast.live.>. Default: URL, if the authority needs no user there.
 	VerifierURL string `yaml:"verifier_url"`
+	// VerifierUser and VerifierPasswordFile are that user, where VerifierURL holds none.
+	// Verifiers are told within a minute when the file changes. Default none.
+	VerifierUser         string `yaml:"verifier_user"`
+	VerifierPasswordFile string `yaml:"verifier_password_file"`
 	// MonitorURLs are the cluster's monitoring addresses (http://host:8222), to check
 	// that it fsyncs before it acknowledges. Default none: unproven, with a warning.
 	MonitorURLs []string `yaml:"monitor_urls"`
@@ -402,11 +409,16 @@ func (n NATS) check() error {
 	case n.MaxBytes < minBytes:
 		return config.Errorf("nats.max_bytes", "must be at least %d, not %d", minBytes, n.MaxBytes)
 	case n.URL == "":
-		for key, set := range map[string]bool{
-			"credentials_file": n.CredentialsFile != "", "verifier_url": n.VerifierURL != "", "monitor_urls": len(n.MonitorURLs) > 0,
+		for _, k := range [...]struct {
+			key string
+			set bool
+		}{
+			{"user", n.User != ""}, {"password_file", n.PasswordFile != ""}, {"credentials_file", n.CredentialsFile != ""},
+			{"verifier_url", n.VerifierURL != ""}, {"verifier_user", n.VerifierUser != ""},
+			{"verifier_password_file", n.VerifierPasswordFile != ""}, {"monitor_urls", len(n.MonitorURLs) > 0},
 		} {
-			if set {
-				return config.Errorf("nats."+key, "is for a cluster elsewhere, and needs nats.url")
+			if k.set {
+				return config.Errorf("nats."+k.key, "is for a cluster elsewhere, and needs nats.url")
 			}
 		}
 		if n.Advertise != "" {
@@ -420,7 +432,7 @@ func (n NATS) check() error {
 	case n.Advertise != "":
 		return config.Errorf("nats.advertise", "is for the embedded server; a cluster's is nats.verifier_url")
 	}
-	if n.VerifierURL == "" && (config.HasUser(n.URL) || n.CredentialsFile != "") {
+	if n.VerifierURL == "" && (config.HasUser(n.URL) || n.User != "" || n.CredentialsFile != "") {
 		// Handing our own user to verifiers would let each of them write the log.
 		return config.Errorf("nats.verifier_url", "is required where the authority itself needs a user")
 	}
@@ -429,7 +441,37 @@ func (n NATS) check() error {
 			return err
 		}
 	}
+	if n.User != "" && n.CredentialsFile != "" {
+		return config.Errorf("nats.user", "either a user or nats.credentials_file")
+	}
+	if n.VerifierUser != "" && n.VerifierUser == n.User {
+		return config.Errorf("nats.verifier_user", "must not be nats.user: each verifier could write the log")
+	}
+	if err := config.Check(
+		login("nats.", n.User, n.PasswordFile, n.URL), login("nats.verifier_", n.VerifierUser, n.VerifierPasswordFile, n.VerifierURL),
+	); err != nil {
+		return err
+	}
 	return config.Check(
 		config.NATSURL("nats.url", n.URL), config.Each("nats.monitor_urls", n.MonitorURLs, config.HTTPURL),
 	)
+}
+
+// login checks the user and password_file at a prefix, for a URL.
+func login(prefix, user, passwordFile, url string) error {
+	switch {
+	case (user == "") != (passwordFile == ""):
+		return config.Errorf(prefix+"user", "goes with %spassword_file: both, or none", prefix)
+	case user != "" && config.HasUser(url):
+		return config.Errorf(prefix+"user", "%surl holds a user already", prefix)
+	}
+	return nil
+}
+
+// password reads a password file whenever it is asked for.
+func password(key, file string) func() (string, error) {
+	return func() (string, error) {
+		b, err := config.SecretFile(key, file)
+		return string(b), err
+	}
 }

@@ -24,8 +24,9 @@ func signingKey(file, store string, logger *slog.Logger) (wire.Signer, error) {
 		if err != nil {
 			return wire.Signer{}, config.Errorf(key, "%s: %v", file, err)
 		}
-		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o077 != 0 {
-			// Not refused: platforms that mount secrets choose modes of their own.
+		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o037 != 0 {
+			// Not refused: platforms that mount secrets choose modes of their own. Kubernetes
+			// lets a group read that is the process's alone.
 			logger.Warn("others can read the signing key", "file", file, "mode", info.Mode().Perm().String())
 		}
 		return signer, nil

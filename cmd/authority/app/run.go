@@ -268,11 +268,22 @@ func prepare(cfg Config, list *denylist.List, logger *slog.Logger) (open broadca
 		open.Embedded = &broadcast.Embedded{Listen: n.Listen, Advertise: n.Advertise, StoreDir: store}
 	} else {
 		open.External = &broadcast.External{
-			URL: n.URL, CredentialsFile: n.CredentialsFile, Replicas: n.Replicas,
-			VerifierURL: n.VerifierURL, MonitorURLs: n.MonitorURLs,
+			URL: n.URL, Login: broadcast.Login{User: n.User, Password: password("nats.password_file", n.PasswordFile)},
+			CredentialsFile: n.CredentialsFile, Replicas: n.Replicas, MonitorURLs: n.MonitorURLs,
+			VerifierURL:   n.VerifierURL,
+			VerifierLogin: broadcast.Login{User: n.VerifierUser, Password: password("nats.verifier_password_file", n.VerifierPasswordFile)},
 		}
 		if n.VerifierURL == "" {
 			open.External.VerifierURL = n.URL
+		}
+		for _, login := range [...]broadcast.Login{open.External.Login, open.External.VerifierLogin} {
+			if login.User == "" {
+				continue
+			}
+			if _, err := login.Password(); err != nil {
+				unlock()
+				return open, nil, err
+			}
 		}
 	}
 	if open.Signer, err = signingKey(cfg.SigningKeyFile, store, logger); err != nil {

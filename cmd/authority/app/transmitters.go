@@ -1,9 +1,8 @@
 package app
 
 import (
+	"bytes"
 	"log/slog"
-	"os"
-	"strings"
 
 	"github.com/revcast/revcast/internal/authority"
 	"github.com/revcast/revcast/internal/config"
@@ -33,11 +32,8 @@ func (t Transmitter) poller(key string, face *authority.Authority, logger *slog.
 	p := &event.Poller{URL: t.PollURL, Handle: face.TakeEvent, Logger: logger.With("transmitter", t.Issuer)}
 	if t.PollTokenFile != "" {
 		p.Token = func() (string, error) {
-			b, err := os.ReadFile(t.PollTokenFile)
-			if err != nil {
-				return "", config.Errorf(key+".poll_token_file", "%v", err)
-			}
-			return strings.TrimSpace(string(b)), nil
+			b, err := config.SecretFile(key+".poll_token_file", t.PollTokenFile)
+			return string(bytes.TrimSpace(b)), err
 		}
 		if _, err := p.Token(); err != nil {
 			return nil, err
