@@ -27,7 +27,8 @@ func TestSecretFile(t *testing.T) {
 		"a space is the secret's": {" " + secret + " ", " " + secret + " ", ""},
 		"4 KiB":                   {strings.Repeat("x", 4096), strings.Repeat("x", 4096), ""},
 		"more":                    {strings.Repeat("x", 4097), "", "is larger than 4 KiB"},
-		"empty":                   {"", "", "has 0 bytes, and HS256 needs 32 or more"},
+		"empty":                   {"", "", "is empty"},
+		"a line end alone":        {"\n", "", "is empty"},
 		"short, with a line end":  {secret[:31] + "\n", "", "has 31 bytes, and HS256 needs 32 or more"},
 		"a key":                   {key, "", "is a key in PEM, DER or JWK form"},
 	} {

@@ -42,8 +42,9 @@ type Config struct {
 	// Preflights lets CORS preflights through, which never carry credentials.
 	Preflights bool
 	// Upstream is the API behind the proxy: an http, https or h2c (HTTP/2 without TLS) URL
-	// whose path is put before that of requests, or unix and the path of a socket.
-	Upstream *url.URL // required
+	// whose path is put before that of requests, or unix and the path of a socket. nil: no
+	// proxy.
+	Upstream *url.URL
 	// UpstreamTimeout is how long the upstream may take from the end of a request to
 	// the header of its answer. 0: [DefaultUpstreamTimeout].
 	UpstreamTimeout time.Duration
@@ -125,8 +126,8 @@ func Check(given []Route, told []Identity) error {
 
 // New makes a Sidecar. A mistake in routes or identity is a [ConfigError].
 func New(c Config) (*Sidecar, error) {
-	if c.Decider == nil || c.Upstream == nil || c.Ready == nil {
-		return nil, errors.New("sidecar: Decider, Upstream and Ready are required")
+	if c.Decider == nil || c.Ready == nil {
+		return nil, errors.New("sidecar: Decider and Ready are required")
 	}
 	if slices.ContainsFunc(c.Routes, func(r Route) bool { return !r.Public && r.Decider == nil }) {
 		return nil, errors.New("sidecar: a route that is not Public needs a Decider")
@@ -148,13 +149,18 @@ func New(c Config) (*Sidecar, error) {
 	if s.identities, err = newIdentities(c.Identity); err != nil {
 		return nil, err
 	}
-	s.transport, s.upstream = newTransport(c.Upstream, c.UpstreamTimeout)
-	s.engine = newEngine(s.transport, c.UpstreamTimeout)
+	if c.Upstream != nil {
+		s.transport, s.upstream = newTransport(c.Upstream, c.UpstreamTimeout)
+		s.engine = newEngine(s.transport, c.UpstreamTimeout)
+	}
 	return s, nil
 }
 
-// Handler returns the doors of a listener.
+// Handler returns the doors of a listener: none, nil, for the proxy's without an upstream.
 func (s *Sidecar) Handler(on Listener) http.Handler {
+	if on == ProxyListener && s.engine == nil {
+		return nil
+	}
 	var here []door
 	for _, d := range doors {
 		if d.on == on {
@@ -212,7 +218,11 @@ func getOnly(h http.Handler) http.Handler {
 }
 
 // Close gives back idle connections to the upstream.
-func (s *Sidecar) Close() { s.engine.(interface{ CloseIdleConnections() }).CloseIdleConnections() }
+func (s *Sidecar) Close() {
+	if s.engine != nil {
+		s.engine.(interface{ CloseIdleConnections() }).CloseIdleConnections()
+	}
+}
 
 // health is what the authority answers at these paths, too.
 type health struct {

@@ -21,8 +21,9 @@ import (
 
 // Config is the sidecar's configuration file. Start from [NewConfig].
 type Config struct {
-	// Listen is the address of the reverse proxy. Default 127.0.0.1:8710. Whoever can
-	// reach the upstream past it is not checked.
+	// Listen is the address of the reverse proxy. Default 127.0.0.1:8710; "" in the file
+	// for none, where other proxies ask. Whoever can reach the upstream past it is not
+	// checked.
 	Listen string `yaml:"listen"`
 
 	// CheckListen is the address for other proxies' questions (/check), introspection by
@@ -45,7 +46,8 @@ type Config struct {
 
 	// Upstream is the URL of the API behind the proxy: http, https, or h2c for HTTP/2
 	// without TLS, as gRPC servers speak it. Its path is put before that of each request, and
-	// Host is passed on as the client sent it. unix:///run/api.sock is a socket. Required.
+	// Host is passed on as the client sent it. unix:///run/api.sock is a socket. Required
+	// for the proxy.
 	Upstream string `yaml:"upstream"`
 
 	// UpstreamTimeout is how long the upstream may take to begin its answer; then the
@@ -197,8 +199,7 @@ func NewConfig() Config {
 // check reports the first thing that is wrong with a configuration.
 func (c Config) check() error {
 	if err := config.Check(
-		config.Address("listen", c.Listen), config.Address("check_listen", c.CheckListen),
-		config.HTTPURL("authority", c.Authority), checkUpstream(c.Upstream),
+		config.Address("check_listen", c.CheckListen), config.HTTPURL("authority", c.Authority), c.checkProxy(),
 		config.Between("upstream_timeout", c.UpstreamTimeout, time.Millisecond, 24*time.Hour),
 		config.Between("freshness.max_staleness", c.Freshness.MaxStaleness, time.Second, maxStaleness),
 		config.OneOf("freshness.on_stale", c.Freshness.OnStale, "deny", "allow"),
@@ -248,6 +249,17 @@ func inDirectory(key, file string) error {
 	}
 	if info, err := os.Stat(file); err == nil && info.IsDir() {
 		return config.Errorf(key, "%s is a directory", file)
+	}
+	return nil
+}
+
+// checkProxy asks for an address and an upstream, or neither.
+func (c Config) checkProxy() error {
+	switch {
+	case c.Listen != "":
+		return config.Check(config.Address("listen", c.Listen), checkUpstream(c.Upstream))
+	case c.Upstream != "":
+		return config.Errorf("listen", `is "", so nothing leads to the upstream: leave one of them out`)
 	}
 	return nil
 }

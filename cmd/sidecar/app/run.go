@@ -22,7 +22,7 @@ import (
 )
 
 // Addrs are the addresses that a sidecar is at, host:port, with the ports that the
-// system chose. ExtAuthz is "" where it is switched off.
+// system chose. Proxy and ExtAuthz are "" where they are switched off.
 type Addrs struct{ Proxy, Check, ExtAuthz string }
 
 // Options are what a caller in the same process may want to know or give.
@@ -128,9 +128,11 @@ func assemble(cfg Config, logger *slog.Logger) (*parts, error) {
 	}); err != nil {
 		return nil, config.Errorf("", "%v", err)
 	}
-	upstream, err := url.Parse(cfg.Upstream)
-	if err != nil {
-		return nil, config.Errorf("upstream", "%v", err)
+	var upstream *url.URL
+	if cfg.Upstream != "" {
+		if upstream, err = url.Parse(cfg.Upstream); err != nil {
+			return nil, config.Errorf("upstream", "%v", err)
+		}
 	}
 	var issuers []verifier.Issuer
 	for n, i := range cfg.Issuers {

@@ -213,6 +213,18 @@ func TestRevokedTokenIsRefused(t *testing.T) {
 		t.Error(resp.StatusCode, body)
 	}
 	stop()
+
+	sc.Listen, sc.Upstream = "", "" // other proxies ask, and nothing is proxied
+	addrs, stop = sidecar()
+	if addrs.Proxy != "" {
+		t.Error("a proxy at", addrs.Proxy)
+	}
+	for token, want := range map[string]int{good: 200, bad: 401} {
+		if resp, body := call(t, "GET", "http://"+addrs.Check+"/check", token, nil); resp.StatusCode != want {
+			t.Error(resp.StatusCode, body)
+		}
+	}
+	stop()
 }
 
 // An issuer with a secret: its tokens are revoked and refused as those of others.
