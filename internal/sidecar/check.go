@@ -2,6 +2,7 @@ package sidecar
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 )
 
@@ -47,9 +48,10 @@ func (s *Sidecar) decideForwarded(r *http.Request) (answer, bool) {
 			said += "?" + r.URL.RawQuery
 		}
 	}
+	said, whole := originalURL(r.Header, said)
 	target, ok := agreed(r.Header, said, "X-Forwarded-Uri", "X-Original-Uri")
 	method, sure := agreed(r.Header, "", "X-Forwarded-Method", "X-Original-Method")
-	if !inside || !ok || !sure {
+	if !inside || !whole || !ok || !sure {
 		return s.gate.own(r.Context(), badPath, false), false
 	}
 	if method == "" {
@@ -76,6 +78,29 @@ func agreed(h http.Header, said string, names ...string) (string, bool) {
 			if v != said || v == "" {
 				return "", false
 			}
+		}
+	}
+	return said, true
+}
+
+// originalURL is agreed for X-Original-URL, where ingress-nginx puts the whole URL, with
+// the client's own Host in it.
+func originalURL(h http.Header, said string) (string, bool) {
+	for _, v := range h["X-Original-Url"] {
+		scheme, rest, _ := strings.Cut(v, "://")
+		at := strings.IndexByte(rest, '/')
+		if scheme != "http" && scheme != "https" || at < 1 {
+			return "", false
+		}
+		host, target := rest[:at], rest[at:]
+		if u, err := url.Parse("//" + host); err != nil || u.Host != host || u.User != nil || strings.HasSuffix(host, ":") {
+			return "", false
+		}
+		if said == "" {
+			said = target
+		}
+		if target != said {
+			return "", false
 		}
 	}
 	return said, true

@@ -126,6 +126,13 @@ var asking = map[string]func(*testing.T, *guarded, *http.Request) said{
 		check.Header.Set("X-Original-Method", r.Method)
 		return checked(g, check)
 	},
+	"check, X-Original-URL": func(_ *testing.T, g *guarded, r *http.Request) said { // as ingress-nginx asks
+		check := httptest.NewRequest("GET", "/check", nil)
+		check.Header = r.Header.Clone()
+		check.Header.Set("X-Original-URL", "https://api.example:8443"+r.URL.RequestURI())
+		check.Header.Set("X-Original-Method", r.Method)
+		return checked(g, check)
+	},
 	"check, path": func(_ *testing.T, g *guarded, r *http.Request) said {
 		check := httptest.NewRequest(r.Method, "/check"+r.URL.RequestURI(), nil)
 		check.Header = r.Header.Clone()
@@ -328,6 +335,21 @@ func TestCheckIsToldOnce(t *testing.T) {
 		{"/check", map[string][]string{"X-Forwarded-Uri": {"a"}}, 400},
 		{"/check", map[string][]string{"X-Forwarded-Uri": {"http://api/a"}}, 400},
 		{"/check", map[string][]string{"X-Forwarded-Uri": {"/a#b"}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {"https://api/a?b"}, "X-Original-Uri": {"/a?b"}}, 200},
+		{"/check", map[string][]string{"X-Original-Url": {"http://[::1]:80/public/a"}}, 200},
+		{"/check", map[string][]string{"X-Original-Url": {"https://api/admin"}, "X-Forwarded-Uri": {"/public/a"}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {"https://api/public/a", "https://api/admin"}}, 400},
+		{"/check/admin", map[string][]string{"X-Original-Url": {"https://api/public/a"}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {""}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {"/public/a"}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {"https:///public/a"}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {"https://api"}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {"https://apihttp://api/public/a"}}, 400}, // GET http://api/public/a HTTP/1.1
+		{"/check", map[string][]string{"X-Original-Url": {"https://api?/public/a"}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {"https://api#/public/a"}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {"https://u@api/public/a"}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {"https://api/public/a#b"}}, 400},
+		{"/check", map[string][]string{"X-Original-Url": {"ftp://api/public/a"}}, 400},
 		{"/check", map[string][]string{"X-Forwarded-Uri": {"/a"}, "X-Forwarded-Method": {"GET"}, "X-Original-Method": {"POST"}}, 400},
 		{"/check", nil, 403},
 		{"/%63heck/a", nil, 400},

@@ -366,6 +366,10 @@ func (w *world) checkChecked(t *testing.T, c *testCase, a *http.Response) {
 			}
 		case "x-forwarded-uri", "x-original-uri":
 			targets = append(targets, value)
+		case "x-original-url":
+			_, rest, _ := strings.Cut(value, "://")
+			_, below, _ := strings.Cut(rest, "/")
+			targets = append(targets, "/"+below)
 		}
 	}
 	for _, target := range targets {
