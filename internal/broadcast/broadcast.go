@@ -62,6 +62,7 @@ type Log struct {
 	own       sync.Map // wire.Hash to []denylist.Entry: batches of this process that the follower has yet to meet
 	counters  counters
 	failing   atomic.Pointer[error] // the last publish's error, nil after a success
+	size      atomic.Pointer[size]  // nil: not known yet
 	snapshots snapshots
 	markDue   atomic.Bool // the next heartbeat is to be a mark too
 	scratch   string      // a directory to be removed
@@ -105,6 +106,7 @@ type Stats struct {
 	Heartbeats       uint64
 	Alarms           uint64 // the stream was lost, rolled back or altered
 	RejectedMessages uint64 // in the stream, without our signature
+	Bytes, MaxBytes  uint64 // of the stream on disk, within the last quarter of a minute; 0: not known
 	ServerRestarts   uint64 // of the embedded server, to recover from a full disk
 	SnapshotErrors   uint64
 	SnapshotEntries  int
@@ -172,6 +174,7 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		return nil, fmt.Errorf("read the log: %w", err)
 	}
 	l.wg.Go(func() { l.beat(run) })
+	l.wg.Go(func() { l.measure(run) })
 	if l.server != nil {
 		l.wg.Go(func() { l.heal(run) })
 	}
@@ -266,6 +269,9 @@ func (l *Log) Stats() Stats {
 		Batches: c.batches.Load(), Entries: c.entries.Load(), PublishErrors: c.publishErrors.Load(),
 		Heartbeats: c.heartbeats.Load(), Alarms: c.alarms.Load(), RejectedMessages: c.rejected.Load(),
 		ServerRestarts: c.serverRestarts.Load(),
+	}
+	if size := l.size.Load(); size != nil {
+		st.Bytes, st.MaxBytes = size.bytes, size.max
 	}
 	last := l.snapshots.current()
 	st.SnapshotErrors = l.snapshots.errors.Load()

@@ -212,3 +212,25 @@ func TestFinalAShorterLifetimeDropsNothingFromTheLog(t *testing.T) {
 		_ = l.Close()
 	}
 }
+
+// TestStatsTellHowFullTheLogIs, in time for somebody to do something about it.
+func TestStatsTellHowFullTheLogIs(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir)
+	for i := range 50 {
+		if _, err := l.Append(t.Context(), revocation(fmt.Sprint("a", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir)
+	deadline := time.Now().Add(20 * time.Second)
+	for l.Stats().MaxBytes == 0 && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if st := l.Stats(); st.MaxBytes != DefaultMaxBytes || st.Bytes < 50*100 || st.Bytes > 1<<20 {
+		t.Errorf("%d of %d bytes", st.Bytes, st.MaxBytes)
+	}
+}

@@ -60,4 +60,12 @@ func (c *clock) age(now reading, t time.Time) (time.Duration, bool) {
 	return max(age, 0), true
 }
 
+// guess is age without the allowance for drift: for people, not for decisions.
+func (c *clock) guess(now reading, t time.Time) (time.Duration, bool) {
+	if _, ok := c.at(now); !ok {
+		return 0, false
+	}
+	return max(now.mono+c.ahead-sinceEpoch(t), 0), true
+}
+
 func sinceEpoch(t time.Time) time.Duration { return time.Duration(t.UnixNano()) }

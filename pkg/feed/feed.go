@@ -72,6 +72,7 @@ type Feed struct {
 	urgent     uint64 // the least question that will do; 0: nothing is urgent
 	gapSince   time.Time
 	live       time.Time // local time of the last live heartbeat that confirmed
+	inStep     time.Time // local time of the first confirmation by this process
 	foreignAt  time.Time
 	authTime   time.Time // the newest IssuedAt of a heartbeat that confirmed
 	status     Status
@@ -102,7 +103,8 @@ type Status struct {
 	Asks, AskErrors, Snapshots   uint64
 	StateErrors                  uint64
 
-	Snapshot SnapshotStatus // the last one loaded
+	Snapshot    SnapshotStatus // the last one loaded
+	Propagation Propagation
 }
 
 // SnapshotStatus describes a snapshot that was loaded.
@@ -226,6 +228,9 @@ func (f *Feed) advance(now, asOf time.Time) {
 	}
 	through := now.Add(-age)
 	f.list.Advance(through)
+	if f.inStep.IsZero() {
+		f.inStep = now
+	}
 	f.last = confirmation{
 		Position: f.position.confirmed.position, Chain: f.position.confirmed.chain,
 		AsOf: asOf.UnixMicro(), Through: through.UnixMicro(),

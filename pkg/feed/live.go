@@ -148,6 +148,9 @@ func (f *Feed) message(at uint64, message []byte, opened wire.Opened, now time.T
 	}
 	f.journal(at, message) // first: what has been refused once is refused after kill -9
 	f.apply(opened, true)
+	if opened.Batch != nil {
+		f.propagated(now, opened.Batch.IssuedAt, len(opened.Batch.Entries))
+	}
 	f.watchGap(now)
 	return d
 }

@@ -13,6 +13,8 @@ var (
 	logPosition     = cli.Describe("log_position", "Position of the last message of the log.")
 	logAsOf         = cli.Describe("log_heartbeat_timestamp_seconds", "The instant up to which the last heartbeat called the log complete.")
 	logReady        = cli.Describe("log_ready", "1 where a revocation could be stored now.")
+	logBytes        = cli.Describe("log_bytes", "Size of the log on disk, of one replica.")
+	logMaxBytes     = cli.Describe("log_max_bytes", "Size at which the log refuses revocations.")
 	logBatches      = cli.Describe("log_batches_total", "Batches acknowledged.")
 	logEntries      = cli.Describe("log_revocations_total", "Revocations acknowledged.")
 	logErrors       = cli.Describe("log_publish_errors_total", "Batches not acknowledged.")
@@ -44,7 +46,7 @@ type collector struct {
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		logPosition, logAsOf, logReady, logBatches, logEntries, logErrors, logHeartbeats, logAlarms, logRejected, logRestarts,
+		logPosition, logAsOf, logReady, logBytes, logMaxBytes, logBatches, logEntries, logErrors, logHeartbeats, logAlarms, logRejected, logRestarts,
 		snapshotBytes, snapshotSeconds, snapshotEntries, snapshotMade, snapshotErrors, issuerKeys, issuerFailed, transmitterKeys, transmitterFail, polledAt, outstanding,
 	} {
 		ch <- d
@@ -88,6 +90,10 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(logPosition, float64(st.Position))
 	if !st.AsOf.IsZero() {
 		gauge(logAsOf, float64(st.AsOf.UnixMilli())/1000)
+	}
+	if st.MaxBytes > 0 {
+		gauge(logBytes, float64(st.Bytes))
+		gauge(logMaxBytes, float64(st.MaxBytes))
 	}
 	counter(logBatches, st.Batches)
 	counter(logEntries, st.Entries)

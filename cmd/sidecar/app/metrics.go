@@ -21,6 +21,7 @@ var (
 	feedAsks        = cli.Describe("feed_asks_total", "Questions to the authority.")
 	feedAskErrors   = cli.Describe("feed_ask_errors_total", "Questions to the authority that failed.")
 	feedSnapshots   = cli.Describe("feed_snapshots_total", "Snapshots loaded.")
+	propagation     = cli.Describe("feed_propagation_seconds", "Time from the authority's timestamp of a revocation to its being in force here.")
 	feedStateErrors = cli.Describe("feed_state_errors_total", "Failures to write the state file.")
 	snapshotBytes   = cli.Describe("snapshot_bytes", "Size of the last snapshot loaded.")
 	snapshotSeconds = cli.Describe("snapshot_duration_seconds", "Time that the last snapshot took to fetch and load.")
@@ -34,7 +35,7 @@ type feedCollector struct{ status func() feed.Status }
 func (c feedCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		buildInfo, feedConnected, feedPosition, feedConfirmed, feedBatches, feedEntries, feedHeartbeats,
-		feedMessages, feedRejected, feedAlarms, feedAsks, feedAskErrors, feedSnapshots, feedStateErrors,
+		feedMessages, feedRejected, feedAlarms, feedAsks, feedAskErrors, feedSnapshots, feedStateErrors, propagation,
 		snapshotBytes, snapshotSeconds, snapshotEntries, snapshotMade,
 	} {
 		ch <- d
@@ -78,6 +79,14 @@ func (c feedCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(feedAskErrors, st.AskErrors)
 	counter(feedSnapshots, st.Snapshots)
 	counter(feedStateErrors, st.StateErrors)
+	below, buckets := uint64(0), make(map[float64]uint64, len(feed.PropagationBounds))
+	for i, bound := range feed.PropagationBounds {
+		below += st.Propagation.Counts[i]
+		buckets[bound.Seconds()] = below
+	}
+	ch <- prometheus.MustNewConstHistogram(
+		propagation, below+st.Propagation.Counts[len(buckets)], st.Propagation.Sum.Seconds(), buckets,
+	)
 	if last := st.Snapshot; !last.IssuedAt.IsZero() {
 		gauge(snapshotBytes, float64(last.Bytes))
 		gauge(snapshotSeconds, last.Duration.Seconds())

@@ -198,7 +198,8 @@ func TestRevokedTokenIsRefused(t *testing.T) {
 		break
 	}
 	if resp, body := call(t, "GET", "http://"+addrs.Check+"/metrics", "", nil); resp.StatusCode != 200 ||
-		!strings.Contains(body, "\nrevcast_list_entries 1\n") || !strings.Contains(body, "\nrevcast_feed_connected 1\n") {
+		!strings.Contains(body, "\nrevcast_list_entries 1\n") || !strings.Contains(body, "\nrevcast_feed_connected 1\n") ||
+		!strings.Contains(body, "\nrevcast_feed_propagation_seconds_count 1\n") {
 		t.Error(body)
 	}
 
