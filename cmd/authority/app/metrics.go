@@ -14,7 +14,7 @@ var (
 	logAsOf         = cli.Describe("log_heartbeat_timestamp_seconds", "The instant up to which the last heartbeat called the log complete.")
 	logReady        = cli.Describe("log_ready", "1 where a revocation could be stored now.")
 	logBytes        = cli.Describe("log_bytes", "Size of the log on disk, of one replica.")
-	logMaxBytes     = cli.Describe("log_max_bytes", "Size at which the log refuses revocations.")
+	logMaxBytes     = cli.Describe("log_max_bytes", "Size at which the log refuses revocations; 0: not known yet.")
 	logBatches      = cli.Describe("log_batches_total", "Batches acknowledged.")
 	logEntries      = cli.Describe("log_revocations_total", "Revocations acknowledged.")
 	logErrors       = cli.Describe("log_publish_errors_total", "Batches not acknowledged.")
@@ -91,10 +91,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	if !st.AsOf.IsZero() {
 		gauge(logAsOf, float64(st.AsOf.UnixMilli())/1000)
 	}
-	if st.MaxBytes > 0 {
-		gauge(logBytes, float64(st.Bytes))
-		gauge(logMaxBytes, float64(st.MaxBytes))
-	}
+	gauge(logBytes, float64(st.Bytes))
+	gauge(logMaxBytes, float64(st.MaxBytes))
 	counter(logBatches, st.Batches)
 	counter(logEntries, st.Entries)
 	counter(logErrors, st.PublishErrors)

@@ -31,6 +31,7 @@ type reloader struct {
 	tls     *certificates
 	logger  *slog.Logger
 	reloads *prometheus.CounterVec
+	good    prometheus.Gauge
 	// files hold the configuration, and named are those that it names, as it was read
 	// last, be it to no effect: what is missing may appear. Each with how they looked
 	// before they were read.
@@ -45,11 +46,16 @@ func newReloader(cfg Config, o Options, clients *client.Registry, tls *certifica
 			Name: "revcast_reloads_total",
 			Help: "Times that clients and certificate were read again, by result.",
 		}, []string{"result"}),
+		good: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "revcast_last_reload_successful",
+			Help: "0 where clients and certificate stayed as they were, since the last change has a mistake.",
+		}),
 	}
+	r.good.Set(1)
 	for _, result := range []string{"ok", "failed"} {
 		r.reloads.WithLabelValues(result)
 	}
-	registry.MustRegister(r.reloads)
+	registry.MustRegister(r.reloads, r.good)
 	r.seenFiles, r.seenNamed = look(r.files), look(r.named)
 	return r
 }
@@ -115,10 +121,12 @@ func (r *reloader) reload() {
 	}
 	if err != nil {
 		r.reloads.WithLabelValues("failed").Inc()
+		r.good.Set(0)
 		r.logger.Error("the configuration could not be read again: all stays as it was", "why", err)
 		return
 	}
 	r.reloads.WithLabelValues("ok").Inc()
+	r.good.Set(1)
 	r.logger.Info("clients and certificate were read again", "clients", len(clients))
 	r.running.Clients = next.Clients
 	if next.Clients = nil; !reflect.DeepEqual(next, withoutClients(r.running)) {

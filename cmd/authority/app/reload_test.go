@@ -148,6 +148,16 @@ func (a *assembled) checkReloads(t *testing.T, ok, failed int) {
 	}
 }
 
+// checkLast checks whether the last change is said to have been taken over.
+func (a *assembled) checkLast(t *testing.T, good int) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	a.face.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if line := fmt.Sprintf("\nrevcast_last_reload_successful %d\n", good); !strings.Contains(w.Body.String(), line) {
+		t.Errorf("not %q", line)
+	}
+}
+
 func TestReloadReplacesClients(t *testing.T) {
 	file := write(t, filepath.Join(t.TempDir(), "authority.yaml"), base+secrets("web", "one", "gone", "two"))
 	a := assembleFrom(t, fromFile(file))
@@ -171,6 +181,7 @@ func TestReloadReplacesClients(t *testing.T) {
 		t.Error("still changed")
 	}
 	a.checkReloads(t, 1, 0)
+	a.checkLast(t, 1)
 	if strings.Contains(a.lines.String(), "takes a restart") {
 		t.Errorf("clients alone changed: %s", a.lines)
 	}
@@ -229,6 +240,7 @@ func TestReloadOfABrokenFileChangesNothing(t *testing.T) {
 			if a.changed() {
 				t.Error("it would be read again and again")
 			}
+			a.checkLast(t, 0)
 		})
 	}
 	// A bad certificate keeps new clients out too.
@@ -246,6 +258,7 @@ func TestReloadOfABrokenFileChangesNothing(t *testing.T) {
 	if !a.knows(t, "web", "two") || a.tls.current.Load() == before {
 		t.Error("what is whole again is not taken")
 	}
+	a.checkLast(t, 1)
 }
 
 func TestReloadWarnsOfWhatTakesARestart(t *testing.T) {
