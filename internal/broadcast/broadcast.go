@@ -150,6 +150,10 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		l.server.stop()
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
+	l.nc.SetReconnectHandler(func(*nats.Conn) {
+		l.log.Info("connected to NATS again")
+		l.followAgain(errors.New("connected to NATS again")) // what was on its way was lost
+	})
 	if l.js, err = jetstream.New(l.nc, jetstream.WithDefaultTimeout(publishTimeout)); err != nil {
 		l.nc.Close()
 		l.server.stop()
@@ -193,7 +197,6 @@ func (l *Log) options() []nats.Option {
 				l.log.Warn("lost the connection to NATS", "error", err)
 			}
 		}),
-		nats.ReconnectHandler(func(*nats.Conn) { l.log.Info("connected to NATS again") }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			l.log.Warn("NATS reported an error", "error", err)
 		}),

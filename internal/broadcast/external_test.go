@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/revcast/revcast/internal/wire"
 	"github.com/revcast/revcast/pkg/denylist"
@@ -174,5 +176,88 @@ func TestDurableFsyncOfAClusterIsProved(t *testing.T) {
 		if err != nil || got != always {
 			t.Errorf("sync always %v: found %v, %v", always, got, err)
 		}
+	}
+}
+
+// TestFreshAgainSoonAfterTheClusterAnswers has the follower lose its consumer while nobody
+// answers who asks for another, as when a cluster has lost its leader. Once somebody does,
+// the log is known complete again within seconds.
+func TestFreshAgainSoonAfterTheClusterAnswers(t *testing.T) {
+	deaf := &server.Permissions{Publish: &server.SubjectPermission{Deny: []string{"$JS.API.CONSUMER.CREATE.>"}}}
+	store := t.TempDir()
+	options := func(p *server.Permissions) *server.Options {
+		return &server.Options{
+			Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: store, NoSigs: true, NoLog: true,
+			Users: []*server.User{{Username: "authority", Password: "a", Permissions: p}, {Username: "admin", Password: "b"}},
+		}
+	}
+	srv, err := server.NewServer(options(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	if !srv.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the NATS server did not start")
+	}
+	reload := func(p *server.Permissions) {
+		t.Helper()
+		if err := srv.ReloadOptions(options(p)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := Open(t.Context(), Config{
+		External: &External{URL: srv.ClientURL(), Login: Login{"authority", func() (string, error) { return "a", nil }}, Replicas: 1, VerifierURL: srv.ClientURL()},
+		Signer:   testSigner(), MaxLifetime: 24 * time.Hour, List: denylist.New(), Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	behind := func(d time.Duration) func() bool {
+		return func() bool { age := time.Since(l.asOf); return age > d }
+	}
+	until := func(what string, so func() bool) time.Duration {
+		t.Helper()
+		began := time.Now()
+		for {
+			l.mu.Lock()
+			ok := so()
+			l.mu.Unlock()
+			if ok {
+				return time.Since(began)
+			}
+			if time.Since(began) > 20*time.Second {
+				t.Fatal(what)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	until("no heartbeat", func() bool { return !l.asOf.IsZero() })
+
+	reload(deaf)
+	nc, err := nats.Connect(srv.ClientURL(), nats.UserInfo("admin", "b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), wire.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := stream.ConsumerNames(t.Context())
+	for name := range names.Name() {
+		if err := stream.DeleteConsumer(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until("the log is still known complete, without a consumer", behind(3*time.Second))
+	reload(nil)
+	if took := until("the log is not known complete again", func() bool { return !behind(2 * time.Second)() }); took > 5*time.Second {
+		t.Errorf("known complete only after %s", took.Round(time.Millisecond))
 	}
 }

@@ -139,11 +139,7 @@ func (l *Log) readAll(
 	if err != nil {
 		return fmt.Errorf("make a consumer: %w", err)
 	}
-	defer func() { // the stream allows so many, and the follower needs one
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
-		defer cancel()
-		_ = js.DeleteConsumer(ctx, wire.Stream, consumer.CachedInfo().Name)
-	}()
+	defer func() { drop(ctx, js, consumer.CachedInfo().Name) }()
 	name := consumer.CachedInfo().Name
 	if l.atEnd(consumer.CachedInfo().NumPending) {
 		return nil

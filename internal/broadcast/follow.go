@@ -16,6 +16,7 @@ import (
 
 const (
 	retryEvery = 200 * time.Millisecond
+	askTimeout = 2 * time.Second // a cluster without a leader doesn't answer
 	pullBytes  = 8 << 20
 	// pullMessages bounds the room that the client makes for them, a pointer each.
 	pullMessages   = 10_000
@@ -54,6 +55,15 @@ func (l *Log) follow(ctx context.Context) {
 	}
 }
 
+// followAgain has the follower begin again where it is.
+func (l *Log) followAgain(why error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.interrupt != nil {
+		l.interrupt(why)
+	}
+}
+
 // errForeign says that the stream is not ours to write.
 var errForeign = errors.New("this log is not ours")
 
@@ -79,15 +89,11 @@ func (l *Log) followOnce(ctx context.Context) error {
 	}
 	info := stream.CachedInfo()
 	next := l.takeUp(stream, info)
-	consumer, err := l.js.OrderedConsumer(ctx, wire.Stream, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: next, InactiveThreshold: 30 * time.Second,
-		// By itself it would go on for ever, on whatever stream has the name: come back
-		// here and look which one it is.
-		MaxResetAttempts: 1,
-	})
+	consumer, err := l.consumer(ctx, next)
 	if err != nil {
 		return fmt.Errorf("make a consumer: %w", err)
 	}
+	defer drop(ctx, l.js, consumer.CachedInfo().Name)
 	messages, err := consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(pullMessages, pullBytes), jetstream.PullHeartbeat(pullHeartbeat))
 	if err != nil {
 		return fmt.Errorf("consume the log: %w", err)
@@ -99,8 +105,8 @@ func (l *Log) followOnce(ctx context.Context) error {
 			return err
 		}
 	}
-	for {
-		m, err := messages.Next(jetstream.NextContext(ctx)) // Stop can miss it while it resets
+	for delivered := uint64(1); ; delivered++ {
+		m, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			return fmt.Errorf("read the log: %w", err)
 		}
@@ -108,17 +114,42 @@ func (l *Log) followOnce(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read a message's position: %w", err)
 		}
+		if meta.Sequence.Consumer != delivered {
+			return errors.New("messages were lost on their way")
+		}
 		if err := r.take(ctx, stream, meta, m.Data()); err != nil {
 			return err
 		}
 	}
 }
 
+// consumer has the stream's messages from a position on delivered. It is not the client
+// library's ordered consumer: where that is lost it makes itself anew, on whatever stream
+// has the name now, and waits ten seconds for an answer that never comes where the cluster
+// has just lost its leader. Here, whatever is amiss has the follower begin again.
+func (l *Log) consumer(ctx context.Context, next uint64) (jetstream.Consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return l.js.CreateConsumer(ctx, wire.Stream, jetstream.ConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: next, AckPolicy: jetstream.AckNonePolicy,
+		InactiveThreshold: 30 * time.Second, Replicas: 1, MemoryStorage: true,
+	})
+}
+
+// drop removes a consumer that is not needed any more: the stream allows so many.
+func drop(ctx context.Context, js jetstream.JetStream, consumer string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
+	defer cancel()
+	_ = js.DeleteConsumer(ctx, wire.Stream, consumer)
+}
+
 // ensureStream finds the stream, or makes it with a new epoch.
 func (l *Log) ensureStream(ctx context.Context) (jetstream.Stream, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*publishTimeout)
 	defer cancel()
-	stream, err := l.js.Stream(ctx, wire.Stream)
+	asking, answered := context.WithTimeout(ctx, askTimeout)
+	stream, err := l.js.Stream(asking, wire.Stream)
+	answered()
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream, err = l.js.CreateStream(ctx, l.streamConfig(ulid.Make().String()))
 		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // another authority was quicker
