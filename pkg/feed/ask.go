@@ -26,8 +26,13 @@ const (
 	maxDiscovery    = 64 << 10
 )
 
-// errBehind says that the authority knows less of the log than we do.
-var errBehind = errors.New("the authority is behind what it has confirmed before")
+// behindError says that the authority knows less of the log than we do. It may lag behind
+// another one, even for long, as where its cluster has no leader: then it proves nothing.
+type behindError struct {
+	proven time.Time // local time; the authority has proven its log complete no earlier
+}
+
+func (e *behindError) Error() string { return "the authority is behind what was confirmed before" }
 
 // ask brings list and position in step with the authority: it is how the feed
 // starts, repairs and recovers. Messages that arrive meanwhile are applied as ever.
@@ -57,6 +62,7 @@ func (f *Feed) ask(ctx context.Context, wait time.Duration) error {
 	}
 	err := f.catchUp(ctx, epoch, base, wait, false)
 	var broken *brokenError
+	var behind *behindError
 	switch {
 	case err == nil:
 		return nil
@@ -64,12 +70,11 @@ func (f *Feed) ask(ctx context.Context, wait time.Duration) error {
 		f.log.Info("the log no longer reaches back to where we are; loading a snapshot", "position", base.position)
 	case errors.As(err, &broken):
 		f.alarm(broken.kind, "epoch_was", epoch, "position_was", base.position, "found", broken.found)
-	case errors.Is(err, errBehind):
-		now := f.cfg.Now()
+	case errors.As(err, &behind):
 		if f.behind.IsZero() {
-			f.behind = now
+			f.behind = f.cfg.Now()
 		}
-		if now.Sub(f.behind) < behindFor {
+		if behind.proven.Sub(f.behind) < behindFor {
 			return err
 		}
 		f.alarm("rolled_back", "epoch", epoch, "position_was", base.position)
@@ -174,7 +179,8 @@ func (f *Feed) catchUp(ctx context.Context, epoch string, base point, wait time.
 		f.mu.Lock()
 		question := f.position.ask()
 		f.mu.Unlock()
-		asked := f.reading(f.cfg.Now())
+		left := f.cfg.Now()
+		asked := f.reading(left)
 		page, err := f.page(ctx, track.Position(), wait)
 		if err != nil {
 			return err
@@ -187,7 +193,7 @@ func (f *Feed) catchUp(ctx context.Context, epoch string, base point, wait time.
 			return &brokenError{"epoch_changed", page.Heartbeat.Epoch}
 		}
 		if page.Heartbeat.Position < base.position {
-			return errBehind
+			return &behindError{left.Add(page.Heartbeat.AsOf.Sub(page.Heartbeat.IssuedAt))}
 		}
 		for _, r := range page.Records {
 			f.record(epoch, r, now)

@@ -34,6 +34,8 @@ type scripted struct {
 	send func(w http.ResponseWriter, content []byte)
 	// page, where set, is called before a log page is sent, and may refuse it.
 	page func(after int) bool
+	// says, where set, changes what heartbeats say.
+	says func(h *wire.Heartbeat)
 }
 
 func script(t *testing.T, epoch string) *scripted {
@@ -102,7 +104,11 @@ func (s *scripted) chain(position int) wire.Chain {
 func (s *scripted) heartbeat(nonce string) wire.Heartbeat {
 	now := time.Now()
 	n := len(s.messages)
-	return wire.Heartbeat{Epoch: s.epoch, Position: uint64(n), Chain: s.chain(n), AsOf: now, IssuedAt: now, Nonce: nonce}
+	h := wire.Heartbeat{Epoch: s.epoch, Position: uint64(n), Chain: s.chain(n), AsOf: now, IssuedAt: now, Nonce: nonce}
+	if s.says != nil {
+		s.says(&h)
+	}
+	return h
 }
 
 func (s *scripted) snapshot(t *testing.T) []byte {
