@@ -12,7 +12,7 @@ import (
 var built struct {
 	sync.Mutex
 	dir  string // set by Main, removed at its end
-	done bool
+	done map[string]bool
 }
 
 // Main runs a package's tests and exits.
@@ -24,7 +24,7 @@ func run(m *testing.M) int {
 		panic(err)
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	built.dir = dir
+	built.dir, built.done = dir, map[string]bool{}
 	return m.Run()
 }
 
@@ -33,19 +33,30 @@ func run(m *testing.M) int {
 // count: GOFLAGS=-race builds them with the race detector.
 func Build(t testing.TB) (dir string) {
 	t.Helper()
+	return build(t, "github.com/revcast/revcast/cmd/authority", "github.com/revcast/revcast/cmd/sidecar")
+}
+
+// NATSServer builds nats-server, of the version that is embedded in the authority,
+// the first time it is called, and returns its path.
+func NATSServer(t testing.TB) (path string) {
+	t.Helper()
+	return filepath.Join(build(t, "github.com/nats-io/nats-server/v2"), "nats-server")
+}
+
+func build(t testing.TB, packages ...string) (dir string) {
+	t.Helper()
 	built.Lock()
 	defer built.Unlock()
 	if built.dir == "" {
 		t.Fatal("harness: TestMain doesn't call harness.Main")
 	}
-	if built.done {
+	if built.done[packages[0]] {
 		return built.dir
 	}
-	build := exec.CommandContext(context.Background(), "go", "build", "-o", built.dir+string(filepath.Separator),
-		"github.com/revcast/revcast/cmd/authority", "github.com/revcast/revcast/cmd/sidecar")
-	if out, err := build.CombinedOutput(); err != nil {
+	args := append([]string{"build", "-o", built.dir + string(filepath.Separator)}, packages...)
+	if out, err := exec.CommandContext(context.Background(), "go", args...).CombinedOutput(); err != nil {
 		t.Fatalf("build the binaries: %v\n%s", err, out)
 	}
-	built.done = true
+	built.done[packages[0]] = true
 	return built.dir
 }

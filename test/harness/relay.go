@@ -5,16 +5,19 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
-// Relay passes TCP connections on to a target, and can disturb them. Safe for
+// Relay passes TCP connections on to a target, and can disturb them. Where it has
+// several, they take turns, and those that take no connection are left out. Safe for
 // concurrent use.
 type Relay struct {
 	Address string // host:port to connect to
 
-	target  string
+	targets []string
+	turn    atomic.Uint32
 	ln      net.Listener
 	running sync.WaitGroup
 
@@ -31,8 +34,8 @@ type trouble struct {
 	delay            time.Duration
 }
 
-// NewRelay starts a relay to a target, host:port. It ends with the test.
-func NewRelay(t testing.TB, target string) *Relay {
+// NewRelay starts a relay to targets, host:port. It ends with the test.
+func NewRelay(t testing.TB, targets ...string) *Relay {
 	t.Helper()
 	address := FreeAddress(t)
 	ln, err := net.Listen("tcp", address)
@@ -40,7 +43,7 @@ func NewRelay(t testing.TB, target string) *Relay {
 		t.Fatalf("listen for a relay: %v", err)
 	}
 	r := &Relay{
-		Address: address, target: target, ln: ln, changed: make(chan struct{}), conns: map[*net.TCPConn]struct{}{},
+		Address: address, targets: targets, ln: ln, changed: make(chan struct{}), conns: map[*net.TCPConn]struct{}{},
 	}
 	r.running.Go(r.accept)
 	t.Cleanup(r.close)
@@ -143,12 +146,22 @@ func (r *Relay) accept() {
 	}
 }
 
+func (r *Relay) dial() (conn net.Conn, err error) {
+	turn := int(r.turn.Add(1))
+	for i := range r.targets {
+		if conn, err = net.DialTimeout("tcp", r.targets[(turn+i)%len(r.targets)], 5*time.Second); err == nil {
+			return conn, nil
+		}
+	}
+	return nil, err
+}
+
 func (r *Relay) serve(client *net.TCPConn) {
 	defer r.drop(client)
 	if !r.pass(time.Now()) {
 		return
 	}
-	conn, err := net.DialTimeout("tcp", r.target, 5*time.Second)
+	conn, err := r.dial()
 	if err != nil {
 		_ = client.SetLinger(0) // as if there were no relay
 		return

@@ -111,3 +111,43 @@ func TestRelay(t *testing.T) {
 		t.Errorf("an end is not passed on: %v", err)
 	}
 }
+
+// TestRelayTakesTurns among its targets, and leaves out those that aren't there.
+func TestRelayTakesTurns(t *testing.T) {
+	nobody, targets := harness.FreeAddress(t), []string{}
+	for _, name := range []string{"a", "b"} {
+		ln, err := net.Listen("tcp", harness.FreeAddress(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = ln.Close() })
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = io.WriteString(c, name)
+				_ = c.Close()
+			}
+		}()
+		targets = append(targets, nobody, ln.Addr().String())
+	}
+	relay := harness.NewRelay(t, targets...)
+	met := map[string]int{}
+	for range 8 {
+		c, err := net.Dial("tcp", relay.Address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name, err := io.ReadAll(c)
+		_ = c.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		met[string(name)]++
+	}
+	if met["a"] != 4 || met["b"] != 4 {
+		t.Errorf("met %v", met)
+	}
+}
