@@ -1,0 +1,138 @@
+package k8s
+
+import (
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+
+	authority "github.com/revcast/revcast/cmd/authority/app"
+)
+
+// page is the part of docs/operations.md that people follow.
+func page(t *testing.T) string {
+	t.Helper()
+	_, text, ok := strings.Cut(read(t, "../../docs/operations.md"), "\n## On Kubernetes\n")
+	if !ok {
+		t.Fatal("the page is not there")
+	}
+	return text
+}
+
+// block is the page's YAML that begins with some words.
+func block(t *testing.T, beginning string) string {
+	t.Helper()
+	_, text, ok := strings.Cut(page(t), "```yaml\n"+beginning)
+	text, _, whole := strings.Cut(text, "```\n")
+	if !ok || !whole {
+		t.Fatalf("the page has no %q", beginning)
+	}
+	return beginning + text
+}
+
+// follow does what the page says about files, and returns them by the directory of theirs.
+func follow(t *testing.T) map[string]map[string]string {
+	t.Helper()
+	text, files := page(t), map[string]map[string]string{}
+	put := func(name, content string) {
+		dir, file := filepath.Split(name)
+		if files[dir] == nil {
+			files[dir] = map[string]string{}
+		}
+		files[dir][file] = content
+	}
+	for _, m := range regexp.MustCompile("(?s)`(mine/[a-z]+/[a-z]+\\.yaml)`[^`]*(?:`[^`]+` in place of `[^`]+`[^`]*)?:\n\n```yaml\n(.*?)```\n").FindAllStringSubmatch(text, -1) {
+		put(m[1], m[2])
+	}
+	for _, m := range regexp.MustCompile(`(?m)^    cp (\S+) (mine/[a-z]+/)( |$)`).FindAllStringSubmatch(text, -1) {
+		put(m[2]+filepath.Base(m[1]), read(t, filepath.Join("../..", m[1])))
+	}
+	return files
+}
+
+// TestPageIsFollowed as it stands: what it has people write builds, with their images and
+// their configuration.
+func TestPageIsFollowed(t *testing.T) {
+	files := follow(t)
+	for _, c := range []struct {
+		dir, in, from, to, container string
+	}{
+		{"mine/revcast/", "", "", "", "authority"},
+		{"mine/revcast/", "kustomization.yaml", "deploy/k8s/base", "deploy/k8s/overlays/single", "authority"},
+		{"mine/shop/", "", "", "", "revcast"},
+	} {
+		t.Run(c.dir+c.to, func(t *testing.T) {
+			these := map[string]string{}
+			for name, text := range files[c.dir] {
+				if name == c.in {
+					text = strings.Replace(text, c.from, c.to, 1)
+				}
+				if strings.HasPrefix(name, "authority") || strings.HasPrefix(name, "sidecar") {
+					text = "# mine\n" + text
+				}
+				these[name] = text
+			}
+			if len(these) != 2 {
+				t.Fatalf("%d files", len(these))
+			}
+			objects := inDirectory(t, c.dir, these)
+			for _, o := range objects {
+				if m, ok := o.(*corev1.ConfigMap); ok && !strings.HasPrefix(m.Name, "nats-") {
+					for name, text := range m.Data {
+						if !strings.HasPrefix(text, "# mine\n") {
+							t.Errorf("%s of %s is not theirs", name, m.Name)
+						}
+					}
+				}
+			}
+			seen := false
+			for _, p := range pods(objects) {
+				for _, container := range slices.Concat(p.spec.InitContainers, p.spec.Containers) {
+					if container.Name == c.container {
+						seen = true
+						if !strings.HasPrefix(container.Image, "registry.example/revcast/") || !strings.HasSuffix(container.Image, ":v1.0.0") {
+							t.Errorf("%s: %s", p.of, container.Image)
+						}
+					}
+				}
+			}
+			if !seen {
+				t.Error("no container", c.container)
+			}
+		})
+	}
+}
+
+// TestPageIsFollowedForAnAPIOfOnesOwn, with the component alone.
+func TestPageIsFollowedForAnAPIOfOnesOwn(t *testing.T) {
+	objects := inDirectory(t, "mine/own/", map[string]string{
+		"kustomization.yaml": block(t, "resources: [api.yaml]"), "sidecar.yaml": "",
+		"api.yaml": read(t, filepath.Join(root, "examples/api/api.yaml")),
+	})
+	d := find[*appsv1.Deployment](t, objects)
+	if first := d.Spec.Template.Spec.InitContainers; len(first) != 1 || first[0].Name != "revcast" {
+		t.Errorf("%+v", first)
+	}
+}
+
+// TestPagesPolicyAndClientsAreWhatTheySeem: one lets in to the authority, and its decoder
+// takes the others.
+func TestPagesPolicyAndClientsAreWhatTheySeem(t *testing.T) {
+	policy := decode(t, "the page", []byte(block(t, "apiVersion: networking.k8s.io/v1"))).(*networkingv1.NetworkPolicy)
+	for _, p := range pods(build(t, "base")) {
+		if p.of == "Deployment authority" && (!selects(t, &policy.Spec.PodSelector, p) || p.namespace != policy.Namespace || portOf(p, policy.Spec.Ingress[0].Ports[0].Port.StrVal, 0) == 0) {
+			t.Error("the policy is not about the authority")
+		}
+	}
+	text := read(t, filepath.Join(root, "base/authority.yaml"))
+	cfg := authority.NewConfig()
+	load(t, strings.Replace(text, "clients: []\n", block(t, "clients:\n"), 1), &cfg)
+	if len(cfg.Clients) != 1 || cfg.Clients[0].ID != "web" {
+		t.Errorf("%+v", cfg.Clients)
+	}
+}
