@@ -63,6 +63,7 @@ type Log struct {
 	counters  counters
 	failing   atomic.Pointer[error] // the last publish's error, nil after a success
 	size      atomic.Pointer[size]  // nil: not known yet
+	servers   atomic.Pointer[[]Server]
 	snapshots snapshots
 	markDue   atomic.Bool // the next heartbeat is to be a mark too
 	scratch   string      // a directory to be removed
@@ -104,10 +105,11 @@ type Stats struct {
 	Batches, Entries uint64    // acknowledged
 	PublishErrors    uint64
 	Heartbeats       uint64
-	Alarms           uint64 // the stream was lost, rolled back or altered
-	RejectedMessages uint64 // in the stream, without our signature
-	Bytes, MaxBytes  uint64 // of the stream on disk, within the last quarter of a minute; 0: not known
-	ServerRestarts   uint64 // of the embedded server, to recover from a full disk
+	Alarms           uint64   // the stream was lost, rolled back or altered
+	RejectedMessages uint64   // in the stream, without our signature
+	Bytes, MaxBytes  uint64   // of the stream on disk, by its last answer; asked for every 15 s; 0: not known
+	ServerRestarts   uint64   // of the embedded server, to recover from a full disk
+	Servers          []Server // of an external cluster, those whose monitoring address is known
 	SnapshotErrors   uint64
 	SnapshotEntries  int
 	SnapshotBytes    int64
@@ -143,7 +145,6 @@ func Open(ctx context.Context, cfg Config) (*Log, error) {
 		}
 		l.nc, err = l.server.connect(l.options()...)
 	} else {
-		cfg.External.proveFsync(ctx, l.log)
 		l.nc, err = cfg.External.connect(l.log, l.options()...)
 	}
 	if err != nil {
@@ -275,6 +276,9 @@ func (l *Log) Stats() Stats {
 	}
 	if size := l.size.Load(); size != nil {
 		st.Bytes, st.MaxBytes = size.bytes, size.max
+	}
+	if servers := l.servers.Load(); servers != nil {
+		st.Servers = *servers
 	}
 	last := l.snapshots.current()
 	st.SnapshotErrors = l.snapshots.errors.Load()

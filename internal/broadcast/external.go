@@ -1,14 +1,7 @@
 package broadcast
 
 import (
-	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
-	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -23,8 +16,8 @@ type External struct {
 	// be one that may only subscribe to revcast.live.>
 	VerifierURL   string
 	VerifierLogin Login
-	// MonitorURLs are the servers' monitoring addresses (http://host:8222), to prove
-	// that they fsync before they acknowledge.
+	// MonitorURLs are the servers' monitoring addresses (http://host:8222), to ask whether
+	// they fsync before they acknowledge, and are well.
 	MonitorURLs []string
 }
 
@@ -49,49 +42,4 @@ func (x External) connect(log *slog.Logger, options ...nats.Option) (*nats.Conn,
 		}))
 	}
 	return nats.Connect(x.URL, options...)
-}
-
-// proveFsync warns about servers that acknowledge before they fsync, or about
-// which that isn't known: an acknowledged revocation could be lost with the power.
-func (x External) proveFsync(ctx context.Context, log *slog.Logger) {
-	const advice = "set jetstream.sync_interval: always on every server"
-	if len(x.MonitorURLs) == 0 {
-		log.Warn("can't tell whether the NATS cluster fsyncs before it acknowledges: "+advice+
-			", and name the servers' monitoring addresses for a check", "key", "nats.monitor_urls")
-	}
-	for _, u := range x.MonitorURLs {
-		switch ok, err := syncsAlways(ctx, u); {
-		case err != nil:
-			log.Warn("can't tell whether a NATS server fsyncs before it acknowledges: "+advice, "server", u, "error", err)
-		case !ok:
-			log.Error("a NATS server acknowledges before it fsyncs, so revocations can be lost with the power: "+advice, "server", u)
-		default:
-			log.Info("the NATS server fsyncs before it acknowledges", "server", u)
-		}
-	}
-}
-
-func syncsAlways(ctx context.Context, monitor string) (bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(monitor, "/")+"/varz", nil)
-	if err != nil {
-		return false, fmt.Errorf("ask /varz: %w", err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return false, fmt.Errorf("ask /varz: %w", err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	var varz struct {
-		JetStream struct {
-			Config struct {
-				SyncAlways bool `json:"sync_always"`
-			} `json:"config"`
-		} `json:"jetstream"`
-	}
-	if err := json.NewDecoder(io.LimitReader(response.Body, 1<<20)).Decode(&varz); err != nil {
-		return false, fmt.Errorf("read /varz: %w", err)
-	}
-	return varz.JetStream.Config.SyncAlways, nil
 }

@@ -1,10 +1,13 @@
 package broadcast
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"sync"
@@ -172,9 +175,49 @@ func TestDurableFsyncOfAClusterIsProved(t *testing.T) {
 		if !srv.ReadyForConnections(10 * time.Second) {
 			t.Fatal("the NATS server did not start")
 		}
-		got, err := syncsAlways(t.Context(), "http://"+srv.MonitorAddr().String())
-		if err != nil || got != always {
-			t.Errorf("sync always %v: found %v, %v", always, got, err)
+		l := &Log{log: slog.New(slog.DiscardHandler)}
+		url := "http://" + srv.MonitorAddr().String()
+		if got, want := l.inspect(t.Context(), Server{URL: url}, true), (Server{url, true, true, always}); got != want {
+			t.Errorf("found %+v, want %+v", got, want)
+		}
+	}
+}
+
+// TestDurableFsyncOfAClusterIsProvedLater, where a server did not answer at first, and
+// told once each time that it is another than it was.
+func TestDurableFsyncOfAClusterIsProvedLater(t *testing.T) {
+	var lines bytes.Buffer
+	l := &Log{log: slog.New(slog.NewTextHandler(&lines, nil))}
+	syncs, healthy := "", http.StatusOK
+	monitor := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case syncs == "" || r.URL.Path == "/healthz" && healthy != http.StatusOK:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case r.URL.Path == "/varz":
+			fmt.Fprintf(w, `{"jetstream":{"config":{"sync_always":%s}}}`, syncs)
+		}
+	}))
+	t.Cleanup(monitor.Close)
+	known := Server{URL: monitor.URL}
+	for i, c := range []struct {
+		syncs   string
+		healthy int
+		want    Server
+		says    string
+	}{
+		{"", 200, Server{}, "can't tell yet"},
+		{"", 200, Server{}, ""},
+		{"true", 503, Server{Known: true, Syncs: true}, "fsyncs before it acknowledges"},
+		{"true", 200, Server{Healthy: true, Known: true, Syncs: true}, ""},
+		{"", 200, Server{Known: true, Syncs: true}, ""}, // what it said stands while it is away
+		{"false", 200, Server{Healthy: true, Known: true}, "acknowledges before it fsyncs"},
+		{"false", 200, Server{Healthy: true, Known: true}, ""},
+	} {
+		lines.Reset()
+		syncs, healthy, c.want.URL = c.syncs, c.healthy, monitor.URL
+		known = l.inspect(t.Context(), known, i == 0)
+		if got := lines.String(); known != c.want || (c.says == "") != (got == "") || !strings.Contains(got, c.says) {
+			t.Errorf("%d: %+v, %q, want %+v, %q", i, known, got, c.want, c.says)
 		}
 	}
 }

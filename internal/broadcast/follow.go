@@ -340,7 +340,7 @@ func (r *replay) take(ctx context.Context, stream jetstream.Stream, meta *jetstr
 	} else {
 		switch next := l.track.Position() + 1; {
 		case position < next:
-			return nil // the consumer began again a little before where it was
+			return nil // known already
 		case position > next:
 			// Take up what is there. The chain starts anew, so verifiers see that it is not
 			// the log they knew, and load a snapshot.

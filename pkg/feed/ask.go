@@ -29,7 +29,7 @@ const (
 // behindError says that the authority knows less of the log than we do. It may lag behind
 // another one, even for long, as where its cluster has no leader: then it proves nothing.
 type behindError struct {
-	proven time.Time // local time; the authority has proven its log complete no earlier
+	proven time.Time // by our clock, and at the earliest: as of when the authority knows its log complete
 }
 
 func (e *behindError) Error() string { return "the authority is behind what was confirmed before" }
@@ -71,8 +71,8 @@ func (f *Feed) ask(ctx context.Context, wait time.Duration) error {
 	case errors.As(err, &broken):
 		f.alarm(broken.kind, "epoch_was", epoch, "position_was", base.position, "found", broken.found)
 	case errors.As(err, &behind):
-		if f.behind.IsZero() {
-			f.behind = f.cfg.Now()
+		if f.behind.IsZero() || f.behindOf != base.position { // confirmed since: the log is there
+			f.behind, f.behindOf = f.cfg.Now(), base.position
 		}
 		if behind.proven.Sub(f.behind) < behindFor {
 			return err
@@ -232,7 +232,7 @@ func (f *Feed) record(epoch string, r wire.Record, now time.Time) {
 		f.status.Decisions[foreign.String()]++
 	}
 	f.journal(r.Position, r.Message)
-	f.apply(opened, true)
+	f.apply(opened, true, now)
 }
 
 // settle makes a point that an answer has confirmed the new base. Where a live

@@ -2,6 +2,7 @@ package feed
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -44,5 +45,38 @@ func TestFinalALogIsRolledBackWhereAnAuthorityProvesIt(t *testing.T) {
 		case !lags && elapsed > 5*time.Second:
 			t.Errorf("the alarm came after %s", elapsed)
 		}
+	}
+}
+
+// TestFinalALogIsNotRolledBackWhereOneAuthorityAlwaysLagsALittle behind what another has
+// confirmed, however often it is asked.
+func TestFinalALogIsNotRolledBackWhereOneAuthorityAlwaysLagsALittle(t *testing.T) {
+	s := script(t, "01JEPOCHEPOCHEPOCHEPOCHEPO")
+	s.revoke(t, "one")
+	f := starts(t, s.URL, filepath.Join(t.TempDir(), "state"))
+	mustAsk(t, f)
+	began, elapsed := time.Now(), time.Duration(0)
+	f.cfg.Now = func() time.Time { return began.Add(elapsed) }
+	lag := time.Duration(0)
+	s.change(func() {
+		s.says = func(h *wire.Heartbeat) { h.IssuedAt = began.Add(elapsed); h.AsOf = h.IssuedAt.Add(-lag) }
+	})
+	for i := range 5 {
+		elapsed += time.Minute
+		s.revoke(t, fmt.Sprint("more", i))
+		s.live(t, f, len(s.messages))
+		s.beat(f)
+		all, entries := s.messages, s.entries
+		lag = 500 * time.Millisecond
+		s.change(func() { s.messages, s.entries = all[:len(all)-1], entries[:len(all)-1] })
+		var behind *behindError
+		if err := f.ask(t.Context(), 0); !errors.As(err, &behind) {
+			t.Fatal("it does not lag:", err)
+		}
+		lag = 0
+		s.change(func() { s.messages, s.entries = all, entries })
+	}
+	if n := f.status.Alarms["rolled_back"]; n != 0 {
+		t.Errorf("%d alarms", n)
 	}
 }

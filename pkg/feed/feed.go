@@ -21,7 +21,7 @@ import (
 const (
 	heartbeatDue    = 2500 * time.Millisecond // silence longer than this is answered by asking
 	gapPatience     = 100 * time.Millisecond  // how long a missing message may still be under way
-	behindFor       = 3 * time.Second         // by how much an authority that is behind must be proven complete since, to have been rolled back
+	behindFor       = 3 * time.Second         // a log that an authority knows complete so long after we confirmed more of it was rolled back
 	reanchorAfter   = 5 * time.Second         // how often an old heartbeat may make us ask for the time
 	rediscoverEvery = 5 * time.Second         // while the live feed is silent: it may have moved
 	refreshEvery    = time.Minute             // ask for time and discovery, all being well
@@ -62,7 +62,8 @@ type Feed struct {
 	conn         *nats.Conn
 	lastAsk      time.Time
 	lastPrune    time.Time
-	behind       time.Time // since when the authority has been behind us
+	behind       time.Time // since when the authority has been behind behindOf
+	behindOf     uint64    // what we had confirmed
 	failures     int
 
 	mu         sync.Mutex // guards the rest, which live messages touch too

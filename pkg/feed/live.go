@@ -126,7 +126,7 @@ func positionOf(h nats.Header) (uint64, bool) {
 }
 
 // message applies a signed message of the log and notes where it stands. It serves
-// live messages, log pages and the state file. The caller holds f.mu.
+// live messages and the state file. The caller holds f.mu.
 func (f *Feed) message(at uint64, message []byte, opened wire.Opened, now time.Time) decision {
 	epoch := ""
 	if opened.Batch != nil {
@@ -141,16 +141,13 @@ func (f *Feed) message(at uint64, message []byte, opened wire.Opened, now time.T
 		f.foreigner(now)
 		return d
 	case duplicate:
-		f.apply(opened, false) // nothing new, unless the log was rolled back and nobody has noticed yet
+		f.apply(opened, false, now) // nothing new, unless the log was rolled back and nobody has noticed yet
 		return d
 	case conflict:
 		f.hurry()
 	}
 	f.journal(at, message) // first: what has been refused once is refused after kill -9
-	f.apply(opened, true)
-	if opened.Batch != nil {
-		f.propagated(now, opened.Batch.IssuedAt, len(opened.Batch.Entries))
-	}
+	f.apply(opened, true, now)
 	f.watchGap(now)
 	return d
 }
@@ -158,7 +155,7 @@ func (f *Feed) message(at uint64, message []byte, opened wire.Opened, now time.T
 // apply adds a batch to the list. What was journaled goes into the state file's next
 // base, where it would else be lost with the frames: that the list knew it already
 // does not mean that the file does.
-func (f *Feed) apply(opened wire.Opened, journaled bool) {
+func (f *Feed) apply(opened wire.Opened, journaled bool, now time.Time) {
 	if opened.Batch == nil {
 		return
 	}
@@ -169,6 +166,7 @@ func (f *Feed) apply(opened wire.Opened, journaled bool) {
 	f.status.Batches++
 	added := f.list.Add(entries...)
 	f.status.Entries += uint64(added)
+	f.propagated(now, opened.Batch.IssuedAt, added)
 	if (added > 0 || journaled) && f.cfg.StateFile != "" {
 		f.recent = append(f.recent, entries...)
 	}

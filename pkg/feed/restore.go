@@ -205,8 +205,9 @@ func (f *Feed) frame(r io.Reader) (int64, error) {
 		if err != nil {
 			return 0, fmt.Errorf("read a message: %w", err)
 		}
-		if f.message(binary.BigEndian.Uint64(payload), payload[8:], opened, f.cfg.Now()) == foreign {
-			f.apply(opened, true) // of whatever epoch: the log held it
+		now := f.cfg.Now()
+		if f.message(binary.BigEndian.Uint64(payload), payload[8:], opened, now) == foreign {
+			f.apply(opened, true, now) // of whatever epoch: the log held it
 		}
 	case head[0] == frameConfirm:
 		var c confirmation

@@ -15,6 +15,8 @@ var (
 	logReady        = cli.Describe("log_ready", "1 where a revocation could be stored now.")
 	logBytes        = cli.Describe("log_bytes", "Size of the log on disk, of one replica.")
 	logMaxBytes     = cli.Describe("log_max_bytes", "Size at which the log refuses revocations; 0: not known yet.")
+	natsHealthy     = cli.Describe("nats_server_healthy", "1 where a server of the NATS cluster answers and has caught up with the others.", "server")
+	natsSyncs       = cli.Describe("nats_server_syncs", "1 where a server of the NATS cluster fsyncs before it acknowledges.", "server")
 	logBatches      = cli.Describe("log_batches_total", "Batches acknowledged.")
 	logEntries      = cli.Describe("log_revocations_total", "Revocations acknowledged.")
 	logErrors       = cli.Describe("log_publish_errors_total", "Batches not acknowledged.")
@@ -46,7 +48,7 @@ type collector struct {
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		logPosition, logAsOf, logReady, logBytes, logMaxBytes, logBatches, logEntries, logErrors, logHeartbeats, logAlarms, logRejected, logRestarts,
+		logPosition, logAsOf, logReady, logBytes, logMaxBytes, natsHealthy, natsSyncs, logBatches, logEntries, logErrors, logHeartbeats, logAlarms, logRejected, logRestarts,
 		snapshotBytes, snapshotSeconds, snapshotEntries, snapshotMade, snapshotErrors, issuerKeys, issuerFailed, transmitterKeys, transmitterFail, polledAt, outstanding,
 	} {
 		ch <- d
@@ -93,6 +95,12 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(logBytes, float64(st.Bytes))
 	gauge(logMaxBytes, float64(st.MaxBytes))
+	for _, s := range st.Servers {
+		gauge(natsHealthy, truth(s.Healthy), s.URL)
+		if s.Known {
+			gauge(natsSyncs, truth(s.Syncs), s.URL)
+		}
+	}
 	counter(logBatches, st.Batches)
 	counter(logEntries, st.Entries)
 	counter(logErrors, st.PublishErrors)

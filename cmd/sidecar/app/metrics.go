@@ -1,6 +1,8 @@
 package app
 
 import (
+	"math"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/revcast/revcast/cmd/internal/cli"
@@ -79,14 +81,14 @@ func (c feedCollector) Collect(ch chan<- prometheus.Metric) {
 	counter(feedAskErrors, st.AskErrors)
 	counter(feedSnapshots, st.Snapshots)
 	counter(feedStateErrors, st.StateErrors)
-	below, buckets := uint64(0), make(map[float64]uint64, len(feed.PropagationBounds))
-	for i, bound := range feed.PropagationBounds {
-		below += st.Propagation.Counts[i]
-		buckets[bound.Seconds()] = below
+	total, buckets := uint64(0), map[float64]uint64{}
+	for bound, n := range st.Propagation.Buckets() {
+		total = n
+		if bound < math.MaxInt64 {
+			buckets[bound.Seconds()] = n
+		}
 	}
-	ch <- prometheus.MustNewConstHistogram(
-		propagation, below+st.Propagation.Counts[len(buckets)], st.Propagation.Sum.Seconds(), buckets,
-	)
+	ch <- prometheus.MustNewConstHistogram(propagation, total, st.Propagation.Sum.Seconds(), buckets)
 	if last := st.Snapshot; !last.IssuedAt.IsZero() {
 		gauge(snapshotBytes, float64(last.Bytes))
 		gauge(snapshotSeconds, last.Duration.Seconds())
