@@ -80,6 +80,16 @@ func NATSURL(key, value string) error {
 // HasUser reports whether one of several URLs holds credentials.
 func HasUser(value string) bool { return strings.Contains(value, "@") }
 
+// Users are the users that several URLs, checked by NATSURL, name.
+func Users(value string) (names []string) {
+	for one := range strings.SplitSeq(value, ",") {
+		if u, err := url.Parse(one); err == nil && u.User != nil {
+			names = append(names, u.User.Username())
+		}
+	}
+	return names
+}
+
 // Address asks for host:port to listen on. Port 0 lets the system choose.
 func Address(key, value string) error {
 	if err := Required(key, value); err != nil {

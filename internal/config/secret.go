@@ -8,7 +8,7 @@ import (
 	"github.com/revcast/revcast/internal/token"
 )
 
-const maxSecret = 4 << 10 // bytes of a file
+const maxSecret = 16 << 10 // bytes of a file: a token with many claims is the largest
 
 // Secret reads the secret of an issuer at the path key, where it has one; nil where it
 // has none.
@@ -39,7 +39,7 @@ func SecretFile(key, name string) ([]byte, error) {
 	case err != nil:
 		return nil, Errorf(key, "%v", err)
 	case len(b) > maxSecret:
-		return nil, Errorf(key, "%s is larger than 4 KiB", name)
+		return nil, Errorf(key, "%s is larger than 16 KiB", name)
 	}
 	if line, ok := bytes.CutSuffix(b, []byte("\n")); ok { // an editor's, not the secret's
 		b = bytes.TrimSuffix(line, []byte("\r"))

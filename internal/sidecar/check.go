@@ -48,8 +48,8 @@ func (s *Sidecar) decideForwarded(r *http.Request) (answer, bool) {
 			said += "?" + r.URL.RawQuery
 		}
 	}
-	said, whole := originalURL(r.Header, said)
 	target, ok := agreed(r.Header, said, "X-Forwarded-Uri", "X-Original-Uri")
+	target, whole := originalURL(r.Header, target)
 	method, sure := agreed(r.Header, "", "X-Forwarded-Method", "X-Original-Method")
 	if !inside || !whole || !ok || !sure {
 		return s.gate.own(r.Context(), badPath, false), false
@@ -84,9 +84,12 @@ func agreed(h http.Header, said string, names ...string) (string, bool) {
 }
 
 // originalURL is agreed for X-Original-URL, where ingress-nginx puts the whole URL, with
-// the client's own Host in it.
+// the client's own Host in it. A path alone, as others say, may repeat what is known.
 func originalURL(h http.Header, said string) (string, bool) {
 	for _, v := range h["X-Original-Url"] {
+		if v == said && v != "" {
+			continue
+		}
 		scheme, rest, _ := strings.Cut(v, "://")
 		at := strings.IndexByte(rest, '/')
 		if scheme != "http" && scheme != "https" || at < 1 {

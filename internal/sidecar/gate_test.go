@@ -336,6 +336,8 @@ func TestCheckIsToldOnce(t *testing.T) {
 		{"/check", map[string][]string{"X-Forwarded-Uri": {"http://api/a"}}, 400},
 		{"/check", map[string][]string{"X-Forwarded-Uri": {"/a#b"}}, 400},
 		{"/check", map[string][]string{"X-Original-Url": {"https://api/a?b"}, "X-Original-Uri": {"/a?b"}}, 200},
+		{"/check", map[string][]string{"X-Original-Url": {"/a"}, "X-Original-Uri": {"/a"}}, 200},
+		{"/check", map[string][]string{"X-Original-Url": {"/public/a"}, "X-Original-Uri": {"/admin"}}, 400},
 		{"/check", map[string][]string{"X-Original-Url": {"http://[::1]:80/public/a"}}, 200},
 		{"/check", map[string][]string{"X-Original-Url": {"https://api/admin"}, "X-Forwarded-Uri": {"/public/a"}}, 400},
 		{"/check", map[string][]string{"X-Original-Url": {"https://api/public/a", "https://api/admin"}}, 400},
@@ -344,7 +346,7 @@ func TestCheckIsToldOnce(t *testing.T) {
 		{"/check", map[string][]string{"X-Original-Url": {"/public/a"}}, 400},
 		{"/check", map[string][]string{"X-Original-Url": {"https:///public/a"}}, 400},
 		{"/check", map[string][]string{"X-Original-Url": {"https://api"}}, 400},
-		{"/check", map[string][]string{"X-Original-Url": {"https://apihttp://api/public/a"}}, 400}, // GET http://api/public/a HTTP/1.1
+		{"/check", map[string][]string{"X-Original-Url": {"https://apihttp://api/public/a"}}, 400},
 		{"/check", map[string][]string{"X-Original-Url": {"https://api?/public/a"}}, 400},
 		{"/check", map[string][]string{"X-Original-Url": {"https://api#/public/a"}}, 400},
 		{"/check", map[string][]string{"X-Original-Url": {"https://u@api/public/a"}}, 400},

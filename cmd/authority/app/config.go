@@ -444,8 +444,10 @@ func (n NATS) check() error {
 	if n.User != "" && n.CredentialsFile != "" {
 		return config.Errorf("nats.user", "either a user or nats.credentials_file")
 	}
-	if n.VerifierUser != "" && n.VerifierUser == n.User {
-		return config.Errorf("nats.verifier_user", "must not be nats.user: each verifier could write the log")
+	for _, theirs := range append(config.Users(n.VerifierURL), n.VerifierUser) {
+		if theirs != "" && slices.Contains(append(config.Users(n.URL), n.User), theirs) {
+			return config.Errorf("nats.verifier_user", "must not be the authority's own: each verifier could write the log")
+		}
 	}
 	if err := config.Check(
 		login("nats.", n.User, n.PasswordFile, n.URL), login("nats.verifier_", n.VerifierUser, n.VerifierPasswordFile, n.VerifierURL),

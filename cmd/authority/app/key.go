@@ -24,9 +24,8 @@ func signingKey(file, store string, logger *slog.Logger) (wire.Signer, error) {
 		if err != nil {
 			return wire.Signer{}, config.Errorf(key, "%s: %v", file, err)
 		}
-		if info, err := os.Stat(file); err == nil && info.Mode().Perm()&0o037 != 0 {
-			// Not refused: platforms that mount secrets choose modes of their own. Kubernetes
-			// lets a group read that is the process's alone.
+		if info, err := os.Stat(file); err == nil && exposed(info.Mode().Perm()) {
+			// Not refused: platforms that mount secrets choose modes of their own.
 			logger.Warn("others can read the signing key", "file", file, "mode", info.Mode().Perm().String())
 		}
 		return signer, nil
@@ -52,6 +51,10 @@ func signingKey(file, store string, logger *slog.Logger) (wire.Signer, error) {
 	logger.Info("made a signing key", "file", file, "key", wire.KeyIDOf(signer.Public()).String())
 	return signer, nil
 }
+
+// exposed says whether others than the owner get at a file. A group may read what nobody
+// may write: so Kubernetes mounts a Secret for the one group of a pod.
+func exposed(mode fs.FileMode) bool { return mode&0o037 != 0 || mode&0o040 != 0 && mode&0o200 != 0 }
 
 // writeNew makes a file that only its owner can read. It is there whole and on
 // disk, or not at all, and never replaces another.

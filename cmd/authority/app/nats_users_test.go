@@ -56,7 +56,7 @@ func TestPasswordsOfNATSMayChange(t *testing.T) {
 	write(own, "a1")
 	write(theirs, "v1")
 	srv := natsWithUsers(t, store, server.RANDOM_PORT, "a1", "v1")
-	url := strings.Replace(srv.ClientURL(), "0.0.0.0", "127.0.0.1", 1)
+	url := srv.ClientURL()
 	cfg.NATS = NATS{
 		URL: url, User: "authority", PasswordFile: own, Replicas: 1, MaxBytes: defaultMaxBytes,
 		VerifierURL: url, VerifierUser: "verifier", VerifierPasswordFile: theirs,
@@ -101,5 +101,16 @@ func TestPasswordFileIsReadAtTheStart(t *testing.T) {
 	err := Run(t.Context(), cfg, Options{})
 	if want := "config: nats.verifier_password_file: open " + missing + ": no such file or directory"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestKeyThatOthersReadIsToldOf(t *testing.T) {
+	for mode, want := range map[os.FileMode]bool{
+		0o600: false, 0o400: false, 0o440: false, // the last as Kubernetes mounts it
+		0o640: true, 0o660: true, 0o604: true, 0o444: true, 0o460: true, 0o777: true,
+	} {
+		if exposed(mode) != want {
+			t.Errorf("%s: %v", mode, !want)
+		}
 	}
 }

@@ -33,7 +33,10 @@ func (t Transmitter) poller(key string, face *authority.Authority, logger *slog.
 	if t.PollTokenFile != "" {
 		p.Token = func() (string, error) {
 			b, err := config.SecretFile(key+".poll_token_file", t.PollTokenFile)
-			return string(bytes.TrimSpace(b)), err
+			if b = bytes.TrimSpace(b); err == nil && len(b) == 0 {
+				err = config.Errorf(key+".poll_token_file", "%s is empty", t.PollTokenFile)
+			}
+			return string(b), err
 		}
 		if _, err := p.Token(); err != nil {
 			return nil, err
