@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"sync"
 	"time"
@@ -131,6 +132,10 @@ func New(list *denylist.List, cfg Config) (*Feed, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
+	if len(cfg.Keys) == 0 && u.Scheme == "http" && !local(u.Hostname()) {
+		cfg.Logger.Warn("which keys sign is taken from an answer over plain http: whoever is on the way can pose as the authority; pin its keys",
+			"authority", cfg.Authority)
+	}
 	f := &Feed{
 		cfg: cfg, list: list, log: cfg.Logger, client: cfg.HTTPClient, started: cfg.Now(), wake: make(chan struct{}, 1),
 		status: Status{Decisions: map[string]uint64{}, Rejected: map[string]uint64{}, Alarms: map[string]uint64{}},
@@ -152,6 +157,12 @@ func New(list *denylist.List, cfg Config) (*Feed, error) {
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	f.client = &client
 	return f, nil
+}
+
+// local says whether a host is this machine by its name.
+func local(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // Follow makes a feed and runs it until ctx ends.

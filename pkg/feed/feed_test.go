@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -251,5 +252,31 @@ func TestFreshOrUnknownRestartFromTheStateFile(t *testing.T) {
 	eventually(t, "caught up", func() bool { return g.denies(later) && g.fresh() })
 	if s := g.Status(); s.Snapshots != 0 || len(s.Alarms) > 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestSignedKeysOverPlainHTTPAreWarnedOf where nobody has pinned them.
+func TestSignedKeysOverPlainHTTPAreWarnedOf(t *testing.T) {
+	pinned := []ed25519.PublicKey{testSigner().Public()}
+	for _, c := range []struct {
+		authority string
+		keys      []ed25519.PublicKey
+		warned    bool
+	}{
+		{"http://authority.revcast.svc:8700", nil, true},
+		{"http://10.0.0.1:8700", nil, true},
+		{"http://authority.revcast.svc:8700", pinned, false},
+		{"https://authority.example", nil, false},
+		{"http://127.0.0.1:8700", nil, false},
+		{"http://[::1]:8700", nil, false},
+		{"http://localhost:8700", nil, false},
+	} {
+		var lines bytes.Buffer
+		if _, err := New(denylist.New(), Config{Authority: c.authority, Keys: c.keys, Logger: slog.New(slog.NewTextHandler(&lines, nil))}); err != nil {
+			t.Fatal(err)
+		}
+		if warned := strings.Contains(lines.String(), "plain http"); warned != c.warned {
+			t.Errorf("%s, %d keys: %q", c.authority, len(c.keys), lines.String())
+		}
 	}
 }
