@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +19,9 @@ const (
 	down = time.Second     // from kill -9 to the start
 	calm = 3 * time.Second // from everything's recovery to the next kill; at most a sixtieth of the run
 )
+
+// leaves is what happens to each server in a rollout.
+const leaves = "the leader, asked to leave,"
 
 // kill is one process killed and started again.
 type kill struct {
@@ -74,6 +78,9 @@ func TestNoRevocationIsLostWhateverDies(t *testing.T) {
 	var kills []kill
 	restarted := false
 	victims := []string{"the leader", "an authority", "the other authority", "a follower"}
+	if *during >= time.Minute { // it takes its time
+		victims = append(victims, leaves)
+	}
 	for time.Since(began) < *during || len(kills) < len(victims) {
 		kills = append(kills, w.kill(victims[len(kills)%len(victims)]))
 		if len(kills)%len(victims) == 2 {
@@ -140,7 +147,7 @@ func (w *world) kill(what string) kill {
 		victim = w.authorities[0]
 	case "the other authority":
 		victim = w.authorities[1]
-	case "the leader":
+	case "the leader", leaves:
 		victim = leader.Process
 	default:
 		others := slices.DeleteFunc(slices.Clone(w.nats), func(n *node) bool { return n == leader })
@@ -150,7 +157,12 @@ func (w *world) kill(what string) kill {
 		w.Fatalf("%s has ended by itself", victim.Name)
 	}
 	k := kill{what: what, at: time.Now()}
-	victim.Kill()
+	if what == leaves {
+		victim.Signal(syscall.SIGUSR2) // lame duck mode, as the StatefulSet's preStop has it
+		w.waitUntil("it has left", func() bool { return !victim.Running() })
+	} else {
+		victim.Kill()
+	}
 	started := false
 	w.waitUntil("all is well again", func() bool {
 		if !started && time.Since(k.at) > down {
@@ -212,7 +224,7 @@ func report(t *testing.T, acked []ack, kills []kill, began, ended time.Time) {
 	}
 	for _, what := range slices.Sorted(maps.Keys(gaps)) {
 		typical, _, longest := quantiles(gaps[what])
-		line := fmt.Sprintf("killed %s %d times: longest time without an acknowledgement, median %s, max %s", what, len(gaps[what]), ms(typical), ms(longest))
+		line := fmt.Sprintf("%s went %d times: longest time without an acknowledgement, median %s, max %s", what, len(gaps[what]), ms(typical), ms(longest))
 		if what == "the leader" {
 			typical, _, longest = quantiles(leds[what])
 			line += fmt.Sprintf("; the log had a leader after %s, max %s", ms(typical), ms(longest))

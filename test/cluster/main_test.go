@@ -36,6 +36,7 @@ const patience = 30 * time.Second
 type world struct {
 	*testing.T
 	secrets     secrets
+	etc, files  string // where NATS' configuration is, and the authorities' Secret
 	nats        []*node
 	issuer      *harness.Issuer
 	authorities []*harness.Process
@@ -50,11 +51,11 @@ type world struct {
 func newNATS(t *testing.T) *world {
 	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) }) // comes last
-	w := &world{T: t, secrets: newSecrets(t), client: &http.Client{
+	w := &world{T: t, secrets: newSecrets(t), etc: t.TempDir(), files: t.TempDir(), client: &http.Client{
 		Timeout: 10 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 64},
 	}}
 	t.Cleanup(w.client.CloseIdleConnections)
-	w.nats = startNATS(t, w.secrets)
+	w.nats = startNATS(t, w.secrets, w.etc)
 	return w
 }
 
@@ -82,13 +83,13 @@ func newWorld(t *testing.T) *world {
 // replaced by those that are here.
 func (w *world) authorityConfig() (config map[string]any) {
 	w.Helper()
-	dir, local := w.TempDir(), names(w.nats)
-	w.secrets.write(w.T, "authority", dir, local)
+	local := names(w.nats)
+	w.secrets.write(w.T, "authority", w.files, local)
 	text, err := os.ReadFile(filepath.Join(manifests, "base", "authority.yaml"))
 	if err != nil {
 		w.Fatal(err)
 	}
-	there := strings.ReplaceAll(local.Replace(string(text)), "/run/secrets/revcast", dir)
+	there := strings.ReplaceAll(local.Replace(string(text)), "/run/secrets/revcast", w.files)
 	if err := yaml.Unmarshal([]byte(there), &config); err != nil {
 		w.Fatalf("authority.yaml: %v", err)
 	}

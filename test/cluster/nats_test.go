@@ -86,12 +86,11 @@ func names(nodes []*node) *strings.Replacer {
 
 // startNATS starts the three servers on nats.conf as it is. Their command lines give
 // them names and disks, as in the StatefulSet, and addresses, as pods have by themselves.
-func startNATS(t *testing.T, s secrets) (nodes []*node) {
+func startNATS(t *testing.T, s secrets, etc string) (nodes []*node) {
 	t.Helper()
 	for range 3 {
 		nodes = append(nodes, &node{client: harness.FreeAddress(t), monitor: harness.FreeAddress(t), route: harness.FreeAddress(t)})
 	}
-	etc := t.TempDir()
 	text, err := os.ReadFile(filepath.Join(manifests, "nats", "nats.conf"))
 	if err != nil {
 		t.Fatal(err)
