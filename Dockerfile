@@ -5,8 +5,9 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=dev
-ARG TARGETOS=linux
-ARG TARGETARCH=amd64
+# Without defaults, which would hide what --platform asks for.
+ARG TARGETOS
+ARG TARGETARCH
 RUN GOOS=$TARGETOS GOARCH=$TARGETARCH VERSION=$VERSION deploy/dist.sh
 
 # The data directory is the process's own. It is copied with what is beside it: COPY gives an

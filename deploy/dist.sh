@@ -3,6 +3,8 @@
 # binaries, and below dist/rootfs a root file system for each.
 #
 #     deploy/dist.sh             # or make dist; VERSION, GOOS, GOARCH and DIST from the environment
+#
+# What is empty is as good as not set: go builds for the machine that it is on.
 set -eu
 umask 022
 cd "$(dirname "$0")/.."
