@@ -1,6 +1,7 @@
 #!/bin/sh
-# Prints the Secrets of base: the key that signs the log, and the passwords of NATS. To standard
-# error goes that key's public half, which is no secret: sidecars pin it.
+# Prints two Secrets: "authority" with the key that signs the log, and for base the passwords of
+# NATS, there and in "nats-passwords". overlays/single takes the key alone. To standard error goes
+# that key's public half, which is no secret: sidecars pin it.
 #
 #     deploy/k8s/secrets.sh | kubectl create -f -
 #
