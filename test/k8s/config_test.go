@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	authority "github.com/revcast/revcast/cmd/authority/app"
@@ -293,25 +294,41 @@ func TestBaseIsTwoAuthoritiesOnThreeServers(t *testing.T) {
 	t.Error("no Service gives each server a name before it is ready")
 }
 
-// TestEmbeddedLogIsOnAVolumeThatStays when its pod goes.
-func TestEmbeddedLogIsOnAVolumeThatStays(t *testing.T) {
-	all := ours(t, build(t, "overlays/single"))
-	if len(all) != 1 {
-		t.Fatalf("%d kinds of containers of ours", len(all))
-	}
-	cfg := authority.NewConfig()
-	load(t, all[0].text, &cfg)
-	if cfg.NATS.URL != "" || cfg.SigningKeyFile != "" {
-		t.Errorf("its log is at %s, its key at %s", cfg.NATS.URL, cfg.SigningKeyFile)
-	}
-	mounted := ""
-	for _, m := range all[0].container.VolumeMounts {
-		if m.MountPath == cfg.DataDir {
-			mounted = m.Name
+// TestSecretFilesAreThere: each that an authority's configuration names is of a Secret that
+// secrets.sh makes, for its group to read; the key that signs in both variants.
+func TestSecretFilesAreThere(t *testing.T) {
+	found := 0
+	each(t, func(t *testing.T, objects []runtime.Object) {
+		for _, c := range ours(t, objects) {
+			if c.container.Image != "revcast/authority" {
+				continue
+			}
+			found++
+			cfg := authority.NewConfig()
+			load(t, c.text, &cfg)
+			named := []string{cfg.SigningKeyFile}
+			for _, file := range []string{cfg.NATS.PasswordFile, cfg.NATS.VerifierPasswordFile} {
+				if file != "" {
+					named = append(named, file)
+				}
+			}
+			if cfg.NATS.URL != "" && len(named) != 3 {
+				t.Errorf("%s: connects without passwords: %v", c.of, named)
+			}
+			for _, file := range named {
+				mounted := slices.ContainsFunc(c.container.VolumeMounts, func(m corev1.VolumeMount) bool {
+					return m.MountPath == path.Dir(file) && m.ReadOnly && slices.ContainsFunc(c.spec.Volumes, func(v corev1.Volume) bool {
+						return v.Name == m.Name && v.Secret != nil && v.Secret.DefaultMode != nil && *v.Secret.DefaultMode == 0o440
+					})
+				})
+				if c.files[file] == "" || !mounted {
+					t.Errorf("%s: no Secret has %q", c.of, file)
+				}
+			}
 		}
-	}
-	if !slices.ContainsFunc(all[0].spec.Volumes, func(v corev1.Volume) bool { return v.Name == mounted && v.PersistentVolumeClaim != nil }) {
-		t.Errorf("%s is on %q, which is no claim", cfg.DataDir, mounted)
+	})
+	if found != 2 {
+		t.Errorf("%d authorities", found)
 	}
 }
 
@@ -349,4 +366,40 @@ func TestSidecarsAskTheAuthority(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestFullSignatureCacheFits beside a million revocations by subject, and in the check, which is
+// asked for many, beside five million; what a token takes is in pkg/verifier, the rest on the page.
+func TestFullSignatureCacheFits(t *testing.T) {
+	const process, token, entry = 30_000_000, 3 << 10, 42
+	found := 0
+	each(t, func(t *testing.T, objects []runtime.Object) {
+		for _, c := range ours(t, objects) {
+			if c.container.Image != "revcast/sidecar" {
+				continue
+			}
+			found++
+			cfg := sidecar.NewConfig()
+			load(t, c.text, &cfg)
+			entries := 1_000_000
+			if c.of == "Deployment check" {
+				entries = 5_000_000
+			}
+			var soft resource.Quantity
+			for _, e := range c.container.Env {
+				if e.Name == "GOMEMLIMIT" {
+					soft = resource.MustParse(strings.TrimSuffix(e.Value, "B"))
+				}
+			}
+			if needs := int64(process + token*cfg.CacheSize + entry*entries); needs > soft.Value() {
+				t.Errorf("%s: needs %d bytes, and collects for its life at %s", c.of, needs, soft.String())
+			}
+			if limit := c.container.Resources.Limits.Memory(); soft.Cmp(*limit) >= 0 {
+				t.Errorf("%s: is killed at %s before it collects at %s", c.of, limit, soft.String())
+			}
+		}
+	})
+	if found != 3 {
+		t.Errorf("%d sidecars", found)
+	}
 }

@@ -41,7 +41,7 @@ func leadsTo(t *testing.T, objects []runtime.Object, service string, port int32)
 		for _, p := range s.Spec.Ports {
 			for _, to := range pods(objects) {
 				if p.Port == port && to.labels["app.kubernetes.io/name"] == s.Spec.Selector["app.kubernetes.io/name"] {
-					where += fmt.Sprintf("%s:%d", short(to), portOf(to, p.TargetPort.StrVal, 0))
+					where += fmt.Sprintf("%s:%d", short(to), portOf(to, p.TargetPort.StrVal, p.TargetPort.IntVal))
 				}
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"debug/buildinfo"
 	"debug/elf"
+	"encoding/base64"
 	"fmt"
 	"go/version"
 	"io"
@@ -22,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/revcast/revcast/internal/wire"
 	"github.com/revcast/revcast/test/harness"
 )
 
@@ -37,7 +39,7 @@ func dist(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	cmd := exec.CommandContext(t.Context(), filepath.Join(root, "../dist.sh"))
-	cmd.Env = append(os.Environ(), "VERSION="+released, "DIST="+dir)
+	cmd.Env = append(os.Environ(), "VERSION="+released, "DIST="+dir, "GOOS=", "GOARCH=") // as where docker sets neither
 	finish(t, cmd)
 	return dir
 }
@@ -199,13 +201,18 @@ func runSingle(t *testing.T, root string) {
 	for _, probe := range []string{c.container.StartupProbe.HTTPGet.Path, c.container.LivenessProbe.HTTPGet.Path, c.container.ReadinessProbe.HTTPGet.Path} {
 		await(t, "http://"+address+probe, "")
 	}
+	signer, err := wire.ParseSigner([]byte(c.files["/run/secrets/revcast/feed.key"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "http://"+address+"/.well-known/revcast", base64.RawURLEncoding.EncodeToString(signer.Public()))
 	await(t, "http://"+address+"/metrics", fmt.Sprintf("revcast_build_info{version=%q}", released))
 	stop()
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 0 {
 		t.Errorf("ends with %v\n%s", err, &out)
 	}
-	if _, err := os.Stat(filepath.Join(root, "var/lib/revcast/feed.key")); err != nil {
-		t.Errorf("made no key: %v", err)
+	if _, err := os.Stat(filepath.Join(root, "var/lib/revcast/feed.key")); !os.IsNotExist(err) {
+		t.Errorf("made a key of its own: %v", err)
 	}
 }
 
@@ -262,8 +269,18 @@ func checkDockerfile(t *testing.T, dir string) {
 	if version.Lang(goVersion) != version.Lang(needs) || version.Compare(goVersion, needs) < 0 {
 		t.Errorf("built with %s, and go.mod asks for %s", goVersion, needs)
 	}
-	if built := said["build RUN"]; !strings.HasSuffix(built[len(built)-1], "deploy/dist.sh") {
+	if built := said["build RUN"]; built[len(built)-1] != "GOOS=$TARGETOS GOARCH=$TARGETARCH VERSION=$VERSION deploy/dist.sh" {
 		t.Errorf("built by %v", built)
+	}
+	for _, arg := range []string{"TARGETOS", "TARGETARCH"} {
+		if !slices.Contains(said["build ARG"], arg) {
+			t.Errorf("the build is not told %s", arg)
+		}
+		for at, all := range said {
+			if strings.HasSuffix(at, " ARG") && slices.ContainsFunc(all, func(a string) bool { return strings.HasPrefix(a, arg+"=") }) {
+				t.Errorf("%s has a default, which hides what --platform asks for: %q", arg, all)
+			}
+		}
 	}
 	for _, name := range binaries {
 		if base[name] != "scratch" {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
@@ -56,8 +57,37 @@ func request(t *testing.T, method, at, body string) *http.Request {
 	return r
 }
 
-// scrapes are /metrics of an authority, of a sidecar, and of one that finds no authority,
-// after requests of every kind that counts.
+// onACluster is an authority whose log is in a NATS server that it can ask how it is.
+func onACluster(t *testing.T, idp harness.Trust) *harness.Process {
+	t.Helper()
+	nats, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: -1, HTTPHost: "127.0.0.1", HTTPPort: -1, JetStream: true, SyncAlways: true, StoreDir: t.TempDir(), NoSigs: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nats.Start()
+	t.Cleanup(func() {
+		nats.Shutdown()
+		nats.WaitForShutdown()
+	})
+	if !nats.ReadyForConnections(harness.ReadyTimeout) {
+		t.Fatal("the NATS server did not start")
+	}
+	p := harness.StartAuthority(t, harness.AuthorityOptions{Issuers: []harness.Trust{idp}, Edit: func(config map[string]any) {
+		config["nats"] = map[string]any{
+			"url": nats.ClientURL(), "verifier_url": nats.ClientURL(), "replicas": 1,
+			"monitor_urls": []string{"http://" + nats.MonitorAddr().String()},
+		}
+	}})
+	eventually(t, "its server was asked", func() bool {
+		return strings.Contains(ask(t, request(t, http.MethodGet, p.URL+"/metrics", ""), http.StatusOK), "\nrevcast_nats_server_syncs{")
+	})
+	return p
+}
+
+// scrapes are /metrics of an authority, of one on a cluster, of a sidecar, and of one that finds
+// no authority, after requests of every kind that counts.
 func scrapes(t *testing.T) (all []string) {
 	t.Helper()
 	idp, stranger, gone := harness.NewIssuer(t), harness.NewIssuer(t), harness.NewIssuer(t)
@@ -139,8 +169,10 @@ func scrapes(t *testing.T) (all []string) {
 	ask(t, r, http.StatusForbidden)
 	ask(t, request(t, http.MethodGet, authority.URL+"/v1/snapshot", ""), http.StatusOK)
 
+	clustered := onACluster(t, idp.Trust)
+
 	eventually(t, "the log's size is known", func() bool { return authority.Metrics(t)["revcast_log_max_bytes"] > 0 })
-	for _, p := range []*harness.Process{authority, sidecar, lost} {
+	for _, p := range []*harness.Process{authority, clustered, sidecar, lost} {
 		all = append(all, ask(t, request(t, http.MethodGet, p.OpsURL+"/metrics", ""), http.StatusOK))
 	}
 	return all
@@ -198,7 +230,7 @@ var (
 	shownLabel = regexp.MustCompile(`\{\{ ?(?:\$labels\.)?(\w+) ?\}\}`)
 
 	// attached are the labels that Prometheus adds when it finds a pod.
-	attached = []string{"namespace", "pod"}
+	attached = []string{"namespace", "pod", "app_kubernetes_io_name"}
 )
 
 // names fails where an expression names a metric, a label or a label's value that nobody

@@ -155,7 +155,10 @@ func TestPrometheusFindsEveryPodOnce(t *testing.T) {
 	_, rules := alerts(t)
 	scraped := rules[slices.IndexFunc(rules, func(r monitoringv1.Rule) bool { return r.Alert == "RevcastNotScraped" })].Expr.String()
 	jobs := regexp.MustCompile(`job=~"([^"]+)"`).FindStringSubmatch(scraped)
-	for _, m := range monitors { // the operator's name for what it scrapes
+	for _, m := range monitors { // the operator's name for what it scrapes, and for a label that it hands on
+		if !slices.Equal(m.Spec.PodTargetLabels, []string{"app.kubernetes.io/name"}) {
+			t.Errorf("of %s the rules don't know which API it is: %v", m.Name, m.Spec.PodTargetLabels)
+		}
 		if job := m.Namespace + "/" + m.Name; jobs == nil || !regexp.MustCompile("^(?:"+jobs[1]+")$").MatchString(job) {
 			t.Errorf("RevcastNotScraped is not about %s", job)
 		}
@@ -170,8 +173,13 @@ func TestPrometheusFindsEveryPodOnce(t *testing.T) {
 					continue
 				}
 				at, seen[m.Name] = append(at, m.Name), true
+				for _, label := range m.Spec.PodTargetLabels {
+					if p.labels[label] == "" {
+						t.Errorf("%s: %s has no %s", dir, p.of, label)
+					}
+				}
 				for _, e := range m.Spec.PodMetricsEndpoints {
-					if e.Port == nil || portOf(p, *e.Port, 0) == 0 {
+					if e.Port == nil || !slices.ContainsFunc(containers(p), func(c corev1.Container) bool { return hasPort(&c, *e.Port) }) {
 						t.Errorf("%s: %s has no port for %s", dir, p.of, m.Name)
 					}
 				}
@@ -262,6 +270,8 @@ func TestDashboardShowsWhatMatters(t *testing.T) {
 		`Refusals by reason: sum by \(reason\) .*revcast_decisions_total\b.*outcome!="allowed"`,
 		`Revoke calls by outcome: sum by \(outcome\) .*revcast_revoke_requests_total\b`,
 		`Live entries: revcast_list_entries\b`,
+		`NATS servers: .*revcast_nats_server_healthy\b`,
+		`NATS servers: .*revcast_nats_server_syncs\b`,
 		`Snapshot age: time\(\) - revcast_snapshot_timestamp_seconds\b`,
 	} {
 		if !regexp.MustCompile(`(?m)^` + topic).MatchString(shown) {

@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	authority "github.com/revcast/revcast/cmd/authority/app"
 )
@@ -120,15 +121,78 @@ func TestPageIsFollowedForAnAPIOfOnesOwn(t *testing.T) {
 	}
 }
 
-// TestPagesPolicyAndClientsAreWhatTheySeem: one lets in to the authority, and its decoder
-// takes the others.
-func TestPagesPolicyAndClientsAreWhatTheySeem(t *testing.T) {
-	policy := decode(t, "the page", []byte(block(t, "apiVersion: networking.k8s.io/v1"))).(*networkingv1.NetworkPolicy)
-	for _, p := range pods(build(t, "base")) {
-		if p.of == "Deployment authority" && (!selects(t, &policy.Spec.PodSelector, p) || p.namespace != policy.Namespace || portOf(p, policy.Spec.Ingress[0].Ports[0].Port.StrVal, 0) == 0) {
-			t.Error("the policy is not about the authority")
+// TestPagesObjectsAreWhatTheySeem: a cluster takes each; a policy is of pods that there are, and
+// a route has the authority answer outside, less what is for verifiers and Prometheus.
+func TestPagesObjectsAreWhatTheySeem(t *testing.T) {
+	all := append(pods(build(t, "base")), pods(build(t, "overlays/single"))...)
+	seen := 0
+	for _, m := range regexp.MustCompile("(?s)```yaml\n(apiVersion: .*?)```\n").FindAllStringSubmatch(page(t), -1) {
+		for text := range strings.SplitSeq(m[1], "\n---\n") {
+			if strings.Contains("\n"+text, "\nkind: Kustomization\n") {
+				continue
+			}
+			switch o := decode(t, "the page", []byte(text)).(type) {
+			case *networkingv1.NetworkPolicy:
+				seen++
+				of := slices.DeleteFunc(slices.Clone(all), func(p pod) bool { return p.namespace != o.Namespace || !selects(t, &o.Spec.PodSelector, p) })
+				if len(of) == 0 {
+					t.Errorf("the policy %s/%s is of no pods", o.Namespace, o.Name)
+				}
+				for _, rule := range o.Spec.Ingress {
+					for _, port := range rule.Ports {
+						if !slices.ContainsFunc(of, func(p pod) bool { return portOf(p, port.Port.StrVal, port.Port.IntVal) != 0 }) {
+							t.Errorf("the policy %s is of pods without a port %s", o.Name, port.Port)
+						}
+					}
+				}
+			case *gatewayv1.HTTPRoute:
+				checkRoute(t, o)
+			}
 		}
 	}
+	if seen == 0 {
+		t.Error("the page has no policy")
+	}
+}
+
+// checkRoute: it leads to the authority, and by no path to what the log, the NATS user for
+// verifiers or the names of clients can be read from.
+func checkRoute(t *testing.T, route *gatewayv1.HTTPRoute) {
+	t.Helper()
+	if len(route.Spec.Rules) == 0 {
+		t.Errorf("%s leads nowhere", route.Name)
+	}
+	for _, rule := range route.Spec.Rules {
+		for _, ref := range rule.BackendRefs {
+			namespace := route.Namespace
+			if ref.Namespace != nil {
+				namespace = string(*ref.Namespace)
+			}
+			if ref.Name != "authority" || namespace != "revcast" || ref.Port == nil || *ref.Port != 8700 {
+				t.Errorf("%s leads to %s in %s", route.Name, ref.Name, namespace)
+			}
+		}
+		if len(rule.BackendRefs) == 0 || len(rule.Matches) == 0 {
+			t.Errorf("%s: a rule that leads nowhere, or has every path: %+v", route.Name, rule)
+		}
+		for _, match := range rule.Matches {
+			if match.Path == nil || match.Path.Value == nil || match.Path.Type != nil && *match.Path.Type == gatewayv1.PathMatchRegularExpression {
+				t.Errorf("%s: nobody can tell its paths: %+v", route.Name, match)
+				continue
+			}
+			path := strings.TrimRight(*match.Path.Value, "/") + "/"
+			exact := match.Path.Type != nil && *match.Path.Type == gatewayv1.PathMatchExact
+			for _, inside := range []string{"/v1/log/", "/v1/snapshot/", "/metrics/", "/.well-known/revcast/"} {
+				if strings.HasPrefix(path, inside) || !exact && strings.HasPrefix(inside, path) {
+					t.Errorf("%s: %s lets everybody at %s", route.Name, *match.Path.Value, inside)
+				}
+			}
+		}
+	}
+}
+
+// TestPagesClientsAreClients to the authority's decoder.
+func TestPagesClientsAreClients(t *testing.T) {
 	text := read(t, filepath.Join(root, "base/authority.yaml"))
 	cfg := authority.NewConfig()
 	load(t, strings.Replace(text, "clients: []\n", block(t, "clients:\n"), 1), &cfg)
