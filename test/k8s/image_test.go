@@ -8,6 +8,7 @@ import (
 	"debug/buildinfo"
 	"debug/elf"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"go/version"
 	"io"
@@ -175,8 +176,12 @@ func runSingle(t *testing.T, root string) {
 	}
 	c := all[0]
 	for name, text := range c.files {
-		write(t, filepath.Join(root, name), text)
-		if err := os.Chmod(filepath.Join(root, name), 0o644); err != nil {
+		at := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		write(t, at, text)
+		if err := errors.Join(os.Chown(at, 0, nobody), os.Chmod(at, 0o440)); err != nil { // as a volume's with fsGroup
 			t.Fatal(err)
 		}
 	}

@@ -112,8 +112,9 @@ func TestPageIsFollowed(t *testing.T) {
 // TestPageIsFollowedForAnAPIOfOnesOwn, with the component alone.
 func TestPageIsFollowedForAnAPIOfOnesOwn(t *testing.T) {
 	objects := inDirectory(t, "mine/own/", map[string]string{
-		"kustomization.yaml": block(t, "resources: [api.yaml]"), "sidecar.yaml": "",
-		"api.yaml": read(t, filepath.Join(root, "examples/api/api.yaml")),
+		"kustomization.yaml": block(t, "resources: [api.yaml, policies.yaml]"), "sidecar.yaml": "",
+		"api.yaml":      read(t, filepath.Join(root, "examples/api/api.yaml")),
+		"policies.yaml": read(t, filepath.Join(root, "examples/sidecar/policies.yaml")),
 	})
 	d := find[*appsv1.Deployment](t, objects)
 	if first := d.Spec.Template.Spec.InitContainers; len(first) != 1 || first[0].Name != "revcast" {
