@@ -84,8 +84,9 @@ func names(nodes []*node) *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
-// startNATS starts the three servers on nats.conf as it is. Their command lines give
-// them names and disks, as in the StatefulSet, and addresses, as pods have by themselves.
+// startNATS starts the three servers on nats.conf as it is. They have names by their
+// environment and disks by their command lines, as in the StatefulSet, and addresses, as pods
+// have by themselves.
 func startNATS(t *testing.T, s secrets, etc string) (nodes []*node) {
 	t.Helper()
 	for range 3 {
@@ -100,6 +101,7 @@ func startNATS(t *testing.T, s secrets, etc string) (nodes []*node) {
 		t.Fatal(err)
 	}
 	s.write(t, "nats-passwords", filepath.Join(etc, "passwords"), names(nodes))
+	t.Setenv("POD_NAME", "nats-0") // which each server has of its own, below
 	options, err := server.ProcessConfigFile(conf)
 	if err != nil {
 		t.Fatalf("nats.conf: %v", err)
@@ -110,8 +112,8 @@ func startNATS(t *testing.T, s secrets, etc string) (nodes []*node) {
 	program := harness.NATSServer(t)
 	for i, n := range nodes {
 		dir, name := t.TempDir(), fmt.Sprintf("nats-%d", i)
-		n.Process = harness.StartProgram(t, dir, n.client, program,
-			"--config", conf, "--name", name, "--store_dir", filepath.Join(dir, "data"), "--pid", filepath.Join(dir, "nats.pid"),
+		n.Process = harness.StartProgram(t, dir, n.client, "env", "POD_NAME="+name, program,
+			"--config", conf, "--store_dir", filepath.Join(dir, "data"), "--pid", filepath.Join(dir, "nats.pid"),
 			"--addr", "127.0.0.1", "--port", port(n.client), "--http_port", port(n.monitor),
 			"--cluster_listen", "nats://"+login+"@"+n.route)
 		n.Name = name

@@ -32,7 +32,13 @@ func natsOptions(t *testing.T) (*server.Options, pod, corev1.Container) {
 		if given[arg] != "" {
 			args[i] = filepath.Join(dir, arg)
 		}
-		args[i] = strings.ReplaceAll(args[i], "$(POD_NAME)", "nats-0")
+	}
+	for _, e := range c.Env {
+		value := e.Value
+		if e.ValueFrom != nil && e.ValueFrom.FieldRef != nil && e.ValueFrom.FieldRef.FieldPath == "metadata.name" {
+			value = "nats-0"
+		}
+		t.Setenv(e.Name, value)
 	}
 	options, err := server.ConfigureOptions(flag.NewFlagSet("nats-server", flag.ContinueOnError), args, nil, nil, nil)
 	if err != nil {
