@@ -59,3 +59,21 @@ func TestSecretsAreMadeAnew(t *testing.T) {
 		}
 	}
 }
+
+// TestSecretsStayOutOfCommitsAndImages, where people keep them as the page says.
+func TestSecretsStayOutOfCommitsAndImages(t *testing.T) {
+	if !strings.Contains(page(t), "> revcast-secrets.yaml") {
+		t.Error("the page keeps them somewhere else")
+	}
+	for file, names := range map[string][]string{
+		".gitignore":    {"/mine/", "revcast-secrets*"},
+		".dockerignore": {"mine", "**/revcast-secrets*", "data"},
+	} {
+		lines := strings.Split(read(t, filepath.Join("../..", file)), "\n")
+		for _, name := range names {
+			if !slices.Contains(lines, name) {
+				t.Errorf("%s takes in %s", file, name)
+			}
+		}
+	}
+}
