@@ -62,7 +62,7 @@ func TestSecretsAreMadeAnew(t *testing.T) {
 
 // TestSecretsStayOutOfCommitsAndImages, where people keep them as the page says.
 func TestSecretsStayOutOfCommitsAndImages(t *testing.T) {
-	if !strings.Contains(page(t), "> revcast-secrets.yaml") {
+	if !strings.Contains(page(t), "revcast-secrets.yaml)") {
 		t.Error("the page keeps them somewhere else")
 	}
 	for file, names := range map[string][]string{
