@@ -67,6 +67,21 @@ func cluster(t testing.TB) []*server.Server {
 	}
 }
 
+// runNATS runs a NATS server until the test ends.
+func runNATS(t testing.TB, o *server.Options) *server.Server {
+	t.Helper()
+	srv, err := server.NewServer(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	if !srv.ReadyForConnections(10 * time.Second) {
+		t.Fatal("the NATS server did not start")
+	}
+	return srv
+}
+
 func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -163,18 +178,10 @@ func TestDurableTwoAuthoritiesOnAClusterThatLosesANode(t *testing.T) {
 
 func TestDurableFsyncOfAClusterIsProved(t *testing.T) {
 	for _, always := range []bool{true, false} {
-		srv, err := server.NewServer(&server.Options{
+		srv := runNATS(t, &server.Options{
 			Host: "127.0.0.1", Port: server.RANDOM_PORT, HTTPHost: "127.0.0.1", HTTPPort: server.RANDOM_PORT,
 			JetStream: true, StoreDir: t.TempDir(), SyncAlways: always, NoSigs: true, NoLog: true,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		srv.Start()
-		t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-		if !srv.ReadyForConnections(10 * time.Second) {
-			t.Fatal("the NATS server did not start")
-		}
 		l := &Log{log: slog.New(slog.DiscardHandler)}
 		url := "http://" + srv.MonitorAddr().String()
 		if got, want := l.inspect(t.Context(), Server{URL: url}, true), (Server{url, true, true, always}); got != want {
@@ -234,15 +241,7 @@ func TestFreshAgainSoonAfterTheClusterAnswers(t *testing.T) {
 			Users: []*server.User{{Username: "authority", Password: "a", Permissions: p}, {Username: "admin", Password: "b"}},
 		}
 	}
-	srv, err := server.NewServer(options(nil))
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	if !srv.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the NATS server did not start")
-	}
+	srv := runNATS(t, options(nil))
 	reload := func(p *server.Permissions) {
 		t.Helper()
 		if err := srv.ReloadOptions(options(p)); err != nil {

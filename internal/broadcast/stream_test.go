@@ -52,17 +52,9 @@ func must(t *testing.T, l testLog, err error) testLog {
 // log on it and a connection with every right.
 func lone(t *testing.T) (on func(*Config), js jetstream.JetStream) {
 	t.Helper()
-	srv, err := server.NewServer(&server.Options{
+	srv := runNATS(t, &server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), SyncAlways: true, NoSigs: true, NoLog: true,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv.Start()
-	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
-	if !srv.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the NATS server did not start")
-	}
 	nc, err := nats.Connect(srv.ClientURL())
 	if err != nil {
 		t.Fatal(err)
