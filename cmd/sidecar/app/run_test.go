@@ -127,6 +127,18 @@ func call(t *testing.T, method, target, token string, form url.Values) (*http.Re
 	return resp, string(body)
 }
 
+// untilRefused waits until a revocation has arrived. It asks at /check: at the proxy a
+// request that is open in that moment ends without an answer.
+func untilRefused(t *testing.T, addrs Addrs, token string) {
+	t.Helper()
+	for status := 200; status == 200; runtime.Gosched() {
+		resp, body := call(t, "GET", "http://"+addrs.Check+"/check", token, nil)
+		if status = resp.StatusCode; status != 200 && status != 401 {
+			t.Fatal(status, body)
+		}
+	}
+}
+
 func startAuthority(t *testing.T, idp *issuer, logger *slog.Logger) (addrs authority.Addrs, stop func()) {
 	t.Helper()
 	c := authority.NewConfig()
@@ -186,16 +198,10 @@ func TestRevokedTokenIsRefused(t *testing.T) {
 	if resp, body := call(t, "POST", "http://"+aAddrs.HTTP+"/oauth2/revoke", "", form); resp.StatusCode != 200 {
 		t.Fatal(resp.StatusCode, body)
 	}
-	for {
-		resp, body := call(t, "GET", "http://"+addrs.Proxy, bad, nil)
-		if resp.StatusCode == 200 {
-			runtime.Gosched()
-			continue // on its way
-		}
-		if resp.StatusCode != 401 || resp.Header.Get("WWW-Authenticate") != `Bearer error="invalid_token"` {
-			t.Fatal(resp.StatusCode, resp.Header, body)
-		}
-		break
+	untilRefused(t, addrs, bad)
+	if resp, body := call(t, "GET", "http://"+addrs.Proxy, bad, nil); resp.StatusCode != 401 ||
+		resp.Header.Get("WWW-Authenticate") != `Bearer error="invalid_token"` {
+		t.Fatal(resp.StatusCode, resp.Header, body)
 	}
 	if resp, body := call(t, "GET", "http://"+addrs.Check+"/metrics", "", nil); resp.StatusCode != 200 ||
 		!strings.Contains(body, "\nrevcast_list_entries 1\n") || !strings.Contains(body, "\nrevcast_feed_connected 1\n") ||
@@ -280,11 +286,9 @@ func TestTokenOfASecretIsRefused(t *testing.T) {
 	if resp, body := call(t, "POST", "http://"+at.HTTP+"/oauth2/revoke", "", url.Values{"client_id": {"web"}, "token": {bad}}); resp.StatusCode != 200 {
 		t.Fatal(resp.StatusCode, body)
 	}
-	for status := 200; status == 200; runtime.Gosched() { // on its way
-		resp, body := call(t, "GET", "http://"+addrs.Proxy, bad, nil)
-		if status = resp.StatusCode; status != 200 && status != 401 {
-			t.Fatal(status, body)
-		}
+	untilRefused(t, addrs, bad)
+	if resp, body := call(t, "GET", "http://"+addrs.Proxy, bad, nil); resp.StatusCode != 401 {
+		t.Fatal(resp.StatusCode, body)
 	}
 	if resp, body := call(t, "GET", "http://"+addrs.Proxy, good, nil); resp.StatusCode != 200 {
 		t.Error(resp.StatusCode, body)
