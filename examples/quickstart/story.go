@@ -67,8 +67,10 @@ func refused(ctx context.Context, out io.Writer, token string, answered time.Tim
 			for {
 				status, body, callErr := call(ctx, d.url, token)
 				now := time.Now()
-				if callErr == nil && status == http.StatusOK && now.Sub(answered) < refusedWithin {
-					continue // the revocation is on its way
+				// Until the revocation has arrived; a request that is open in that moment ends
+				// without an answer.
+				if (callErr != nil || status == http.StatusOK) && now.Sub(answered) < refusedWithin && ctx.Err() == nil {
+					continue
 				}
 				mu.Lock()
 				defer mu.Unlock()
