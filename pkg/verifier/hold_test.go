@@ -300,8 +300,11 @@ func TestMiddlewareEndsOpenRequests(t *testing.T) {
 				if err := <-answered; err == nil {
 					t.Error("the client takes its answer for whole")
 				}
-				if got := r.Stats().Decisions; !strings.Contains(fmt.Sprint(got), "revoked 0 1}") {
-					t.Errorf("not counted: %v", got)
+				counted := func() bool { return strings.Contains(fmt.Sprint(r.Stats().Decisions), "revoked 0 1}") }
+				for deadline := time.Now().Add(5 * time.Second); !counted(); time.Sleep(time.Millisecond) { // beside the request
+					if time.Now().After(deadline) {
+						t.Fatalf("not counted: %v", r.Stats().Decisions)
+					}
 				}
 			})
 		}
