@@ -21,7 +21,7 @@ import (
 const root = "../.."
 
 // parts can't be applied by themselves: others take them up.
-var parts = []string{"authority", "nats", "check", "examples/api"}
+var parts = []string{"authority", "nats", "sidecar", "check", "examples/api"}
 
 // after are those that need another first.
 var after = map[string]string{"monitoring": "base"}
