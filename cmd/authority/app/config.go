@@ -131,8 +131,8 @@ type NATS struct {
 	// Verifiers are told within a minute when the file changes. Default none.
 	VerifierUser         string `yaml:"verifier_user"`
 	VerifierPasswordFile string `yaml:"verifier_password_file"`
-	// MonitorURLs are the cluster's monitoring addresses (http://host:8222), to check
-	// that it fsyncs before it acknowledges. Default none: unproven, with a warning.
+	// MonitorURLs are the servers' monitoring addresses (http://host:8222), to ask whether
+	// they fsync before they acknowledge, and are well. Default none: unproven, with a warning.
 	MonitorURLs []string `yaml:"monitor_urls"`
 
 	// MaxBytes bounds the log on disk. Default 4 GiB, some ten million revocations.
